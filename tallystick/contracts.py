@@ -1,0 +1,233 @@
+"""Every model and name that crosses a Temporal boundary, in one place.
+
+Applications in any language start `ClaudeRequest` by name and read its JSON, so a field here is a
+promise. Money travels as decimal strings (`tallystick.money.Usd`). Nothing here may import more
+than pydantic and the standard library: workflow code imports this module inside the sandbox.
+"""
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from tallystick.money import Usd
+
+# --- Names that others rely on --------------------------------------------------------------------
+TASK_QUEUE = "tallystick"
+CLAUDE_TASK_QUEUE = "tallystick-claude"
+CLAUDE_REQUEST = "ClaudeRequest"
+REPLY_UPDATE = "reply"
+SEARCH_ATTRIBUTES = ("CustomerId", "BillingState", "ClaudeModel", "StripeCustomerId")
+
+
+class BillingState:
+    """Values of the search attribute `BillingState` that a request can take."""
+
+    ACTIVE = "active"
+    REFUSED = "refused"
+    STUCK = "stuck"
+    UNPRICED = "unpriced"
+    FAILED = "failed"
+
+
+# Ids end up in workflow ids, fairness keys (64 bytes at most) and Stripe identifiers. The customer
+# id has no slash: `claude-request/{customer}/{request}` must split one way only.
+CustomerId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+=-]*$", max_length=64)
+]
+RequestId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+=/-]*$", max_length=150)
+]
+
+MAX_REQUEST_BYTES = 1_800_000
+"""Of the whole request as JSON. Temporal refuses payloads over 2 MiB, and as an argument an
+oversized one hangs its workflow instead of failing it (facts on Temporal, 'Data and limits')."""
+
+
+def request_workflow_id(customer_id: str, request_id: str) -> str:
+    """Return the workflow id under which a request is served once."""
+    return f"claude-request/{customer_id}/{request_id}"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MessagesBody(BaseModel):
+    """The parts of a Messages API body that Tallystick itself relies on.
+
+    Everything else passes through untouched and is Claude's to judge. `stream` is ours: whether a
+    call streams upstream never changes its bill, so the caller has no say in it.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    max_tokens: Annotated[int, Field(ge=0)]
+    messages: Annotated[list["_Turn"], Field(min_length=1)]
+    stream: Literal[False] = False
+
+
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list["_Block"]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+
+
+class ClaudeRequest(_Frozen):
+    """Input of the workflow `ClaudeRequest`: one Claude reply wanted on behalf of one customer.
+
+    `params` is the Messages API body. `max_cost_usd` and `max_input_tokens` override the
+    settings' guards for this request. `metadata` is kept with the usage record, as given.
+    """
+
+    customer_id: CustomerId
+    request_id: RequestId
+    params: dict[str, Any]
+    conversation_id: RequestId | None = None
+    max_cost_usd: Annotated[Usd, Field(gt=0)] | None = None
+    max_input_tokens: Annotated[int, Field(gt=0)] | None = None
+    metadata: dict[str, str] | None = None
+
+    @classmethod
+    def parse(cls, value: Any) -> "ClaudeRequest":
+        """Validate a request from outside, its Messages body included.
+
+        Raises:
+            ValueError: in one line that names the field and what is wrong with it.
+        """
+        try:
+            request = cls.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(explain_validation(error)) from None
+        try:
+            MessagesBody.model_validate(request.params)
+        except ValidationError as error:
+            raise ValueError(explain_validation(error, inside="params")) from None
+        size = len(request.model_dump_json().encode())
+        if size > MAX_REQUEST_BYTES:
+            raise ValueError(
+                f"params: the request is {size:,} bytes as JSON, over the {MAX_REQUEST_BYTES:,} "
+                "that can be carried; send large documents by URL or file id"
+            )
+        return request
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify the body: equal for equal `params`, whatever the order of keys."""
+        canonical = json.dumps(self.params, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def explain_validation(error: ValidationError, *, inside: str = "") -> str:
+    """Put the first thing that is wrong in one line: the field, and what it should be."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = [inside] if inside else []
+    path += [str(part) for part in first["loc"] if not str(part).startswith(("_", "list["))]
+    message = re.sub(r"^Value error, ", "", first["msg"])
+    return f"{'.'.join(path) or 'request'}: {message}"
+
+
+class BillLine(_Frozen):
+    """One line of a bill: so many of a kind at a unit price."""
+
+    kind: str
+    model: str
+    quantity: int
+    unit_usd: Usd
+    amount_usd: Usd
+
+
+class Bill(_Frozen):
+    """What one answer cost and what the customer is charged for it.
+
+    `cost_usd` is the provider's price, unrounded; `charge_usd` is what the customer pays, in whole
+    nano-USD. Both are None while the price is unknown (`unpriced`): never guessed, never free.
+    """
+
+    status: Literal["priced", "not_billed", "unpriced"]
+    cost_usd: Usd | None
+    charge_usd: Usd | None
+    price_book: str
+    lines: tuple[BillLine, ...] = ()
+    explanation: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class ClaudeReply(_Frozen):
+    """Result of the workflow `ClaudeRequest` and of its update `reply`."""
+
+    request_id: str
+    message: dict[str, Any]
+    bill: Bill
+
+
+class ReplyCall(_Frozen):
+    """Optional argument of the update `reply`.
+
+    `fingerprint` lets a running workflow refuse a caller whose body differs. `caller` comes back
+    in the details of a refusal, which tells a fresh refusal from one that the server has stored.
+    """
+
+    fingerprint: str | None = None
+    caller: str | None = None
+
+
+# --- Between the workflow and its activities ------------------------------------------------------
+class RequestKey(_Frozen):
+    """Names one logical request everywhere in the ledger."""
+
+    customer_id: str
+    request_id: str
+
+
+class Admission(_Frozen):
+    """What `admit_request` decided: go ahead, with these warnings."""
+
+    warnings: tuple[str, ...] = ()
+
+
+class ServedReply(_Frozen):
+    """What `call_claude` brought back, already committed to the attempt row."""
+
+    attempt_id: int
+    message: dict[str, Any]
+
+
+class RecordOrder(_Frozen):
+    """Input of `record_usage`: bill this attempt for this request."""
+
+    key: RequestKey
+    attempt_id: int
+    warnings: tuple[str, ...] = ()
+
+
+class RecordedUsage(_Frozen):
+    """What `record_usage` committed: the bill, and how many meter events wait to be sent."""
+
+    bill: Bill
+    meter_events: int
+
+
+class MeterOrder(_Frozen):
+    """Input of `send_meter_events`: deliver what this request left in the outbox."""
+
+    key: RequestKey
+    events: int
+
+
+class MeterReceipt(_Frozen):
+    """What `send_meter_events` saw delivered: Stripe has acknowledged all of it."""
+
+    delivered: int
+    at: datetime | None = None

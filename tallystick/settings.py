@@ -1,0 +1,128 @@
+"""Every setting, read once, here and nowhere else.
+
+With no keys the sandbox stands in and says so; with both keys the real services are used (or
+whatever answers at the base addresses); one key without the other is refused, because a bill that
+is half real is worse than none. Errors name the variable and the remedy.
+"""
+
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SANDBOX_CLAUDE_KEY = "sk-ant-sandbox"
+SANDBOX_STRIPE_KEY = "sk_live_sandbox"  # a live-mode key, since only those may use the stream
+SANDBOX_WEBHOOK_SECRET = "whsec_sandbox"  # noqa: S105
+
+
+class SettingsError(ValueError):
+    """A setting is missing or contradicts another; the message names it and the remedy."""
+
+
+def _named(name: str) -> AliasChoices:
+    return AliasChoices(name, name.lower())
+
+
+class Settings(BaseSettings):
+    """The environment of one process.
+
+    Durations are in seconds, money in US dollars.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TALLYSTICK_", extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    anthropic_api_key: Annotated[SecretStr | None, Field(validation_alias=_named("ANTHROPIC_API_KEY"))] = None
+    anthropic_base_url: Annotated[str | None, Field(validation_alias=_named("ANTHROPIC_BASE_URL"))] = None
+    anthropic_admin_key: Annotated[SecretStr | None, Field(validation_alias=_named("ANTHROPIC_ADMIN_KEY"))] = None
+    stripe_api_key: Annotated[SecretStr | None, Field(validation_alias=_named("STRIPE_API_KEY"))] = None
+    stripe_api_base: Annotated[str | None, Field(validation_alias=_named("STRIPE_API_BASE"))] = None
+    stripe_meter_events_base: Annotated[str | None, Field(validation_alias=_named("STRIPE_METER_EVENTS_BASE"))] = None
+    stripe_webhook_secret: Annotated[
+        tuple[SecretStr, ...], NoDecode, Field(validation_alias=_named("STRIPE_WEBHOOK_SECRET"))
+    ] = ()
+    database_url: Annotated[str | None, Field(validation_alias=_named("DATABASE_URL"))] = None
+    temporal_address: Annotated[str | None, Field(validation_alias=_named("TEMPORAL_ADDRESS"))] = None
+
+    sandbox: Literal["claude", "stripe"] | None = None
+    """Asks for one stand-in by name beside the other's real key."""
+    home: Path = Path(".tallystick")
+    """Where embedded servers keep their data and the stand-ins leave their addresses."""
+
+    max_input_tokens: int = 100_000
+    """Hard limit on the estimated input of one request."""
+    max_cost_usd: Decimal = Decimal(10)
+    """Ceiling on the estimated cost of one request: input plus `max_tokens` at the output price."""
+    max_unknown_outcomes: int = 5
+    """A request whose calls ended this often without a known outcome is given up: each may cost."""
+
+    claude_timeout: float = 600
+    """The longest one Claude call may take."""
+    claude_concurrency: int = 64
+    """Claude calls in flight in one worker process."""
+    claude_rpm: float | None = None
+    """Claude calls a minute over all workers; unset leaves the pace to Claude's own 429s."""
+    ledger_concurrency: int = 64
+    """Database connections of one process at the most."""
+
+    stripe_transport: Literal["auto", "stream", "events"] = "auto"
+    """The meter event stream, or single meter events; auto takes the stream for live keys."""
+    stripe_timeout: float = 30
+    """The longest one Stripe call may take."""
+    meter_linger: float = 2.0
+    """How long meter events wait for company before a call that is not full goes out."""
+    meter_concurrency: int = 1_000
+    """Requests whose meter events one worker process holds open at a time."""
+    shutdown_grace: float = 60
+    """How long a worker that was told to stop lets calls in flight finish."""
+
+    @field_validator("stripe_webhook_secret", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def sandboxed(self) -> frozenset[str]:
+        """Which stand-ins are wanted: none, one, or both of `claude` and `stripe`.
+
+        Raises:
+            SettingsError: when one key is set without the other and no stand-in is asked for.
+        """
+        keys = {"claude": self.anthropic_api_key, "stripe": self.stripe_api_key}
+        variables = {"claude": "ANTHROPIC_API_KEY", "stripe": "STRIPE_API_KEY"}
+        missing = frozenset(name for name, key in keys.items() if key is None)
+        if self.sandbox and self.sandbox not in missing:
+            raise SettingsError(
+                f"TALLYSTICK_SANDBOX={self.sandbox} asks for the stand-in while "
+                f"{variables[self.sandbox]} is set; unset one of them"
+            )
+        if len(missing) == 1 and self.sandbox not in missing:
+            (name,) = missing
+            (other,) = keys.keys() - missing
+            raise SettingsError(
+                f"{variables[other]} is set but {variables[name]} is not; set it too, or set "
+                f"TALLYSTICK_SANDBOX={name} to use the stand-in for it"
+            )
+        return missing
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        SettingsError: naming the variable that cannot be read.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "environment"
+        variable = name if name.isupper() else f"TALLYSTICK_{name.upper()}"
+        raise SettingsError(f"{variable}: {first['msg']}") from None
