@@ -1,0 +1,59 @@
+"""The names under which usage is told to Stripe: meters, and the identifier of each event.
+
+Pure, because three sides must agree on them without asking each other: the ledger writes them into
+the outbox in the transaction of the usage record, the metering activity sends what is written
+there, and `tallystick stripe setup` creates the meters. An identifier is a function of the usage
+fact alone, so whoever sends an event again, after whatever crash, sends the same one and Stripe
+counts it once (facts on Stripe, 'Read this first' 2, and 'Ranked traps' 2).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+CHARGE_METER = "tallystick_charge_nano_usd"
+"""The one meter that is billed: the charge in whole nano-USD, 0.0000001 cents a unit."""
+
+TOKEN_KINDS: tuple[str, ...] = (
+    "input",
+    "output",
+    "cache_write_5m",
+    "cache_write_1h",
+    "cache_read",
+)
+"""The kinds of token that have a meter of their own; these meters inform and carry no price."""
+
+
+def token_meter(kind: str) -> str:
+    """Return the event name of the meter for one kind of token.
+
+    Raises:
+        ValueError: for a kind without a meter; Stripe would accept the event and drop it later.
+    """
+    if kind not in TOKEN_KINDS:
+        raise ValueError(
+            f"no meter counts tokens of kind {kind!r}; known: {', '.join(TOKEN_KINDS)}"
+        )
+    return f"tallystick_{kind}_tokens"
+
+
+METERS: Mapping[str, str] = {
+    CHARGE_METER: "Claude usage charge (nano-USD)",
+    token_meter("input"): "Claude input tokens, uncached",
+    token_meter("output"): "Claude output tokens",
+    token_meter("cache_write_5m"): "Claude cache write tokens, 5 minutes",
+    token_meter("cache_write_1h"): "Claude cache write tokens, 1 hour",
+    token_meter("cache_read"): "Claude cache read tokens",
+}
+"""Event name to display name, for every meter there is."""
+
+
+def meter_identifier(customer_id: str, request_id: str, meter: str) -> str:
+    """Return the identifier of the one event that a request leaves on a meter.
+
+    75 characters of at most 100, so that a repair can append a suffix. A digest, since the ids it
+    stands for are the application's own and may be longer, or say more than Stripe need know.
+    """
+    # As JSON, because joining with any separator would let two triples read alike.
+    fact = json.dumps([customer_id, request_id, meter], separators=(",", ":"))
+    return f"tallystick-{hashlib.sha256(fact.encode()).hexdigest()}"
