@@ -1,0 +1,181 @@
+"""The journal of provider calls: one row per call, committed before it, completed after it.
+
+The row makes a crash legible. If the worker died before the call was answered, the next attempt
+finds the row still `started` and marks it `indeterminate`; if it died after the answer was
+committed, the next attempt finds the reply and does not call again. Every call therefore leaves a
+trace, and no answer that was paid for and stored is paid for twice.
+
+An outcome is written once. The one exception is a worker that was given up for dead and was not:
+its answer may still replace `indeterminate`, because knowing is better than not knowing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+
+from tallystick.contracts import RequestKey
+from tallystick.ledger.database import Transaction, entity
+from tallystick.ledger.tables import Attempt, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class NewAttempt:
+    """What is known of a call before it is made. Holds no text of the prompt."""
+
+    key: RequestKey
+    fingerprint: str
+    model: str
+    conversation_id: str | None
+    estimated_input_tokens: int
+    prompt_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A row was committed for the call that is about to be made."""
+
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An earlier attempt has the reply; `reply` is None once the usage record took its place."""
+
+    attempt_id: int
+    reply: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """No call may be made: the body differs from an earlier one, or too many outcomes are open."""
+
+    other_body: bool
+    unknown_outcomes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a call ended: the outcome and all that the provider told about it."""
+
+    outcome: Outcome
+    claude_request_id: str | None = None
+    message_id: str | None = None
+    usage: Mapping[str, Any] | None = None
+    reply: Mapping[str, Any] | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+
+
+async def begin(
+    tx: Transaction, new: NewAttempt, at: datetime, *, max_unknown: int
+) -> Begun | Finished | Barred:
+    """Commit-before-call: reuse a finished attempt, or write the row of a new one.
+
+    Two workers that race for the same request collide on the attempt number and one of them gets
+    an integrity error, before either has called.
+    """
+    rows = (
+        await tx.execute(
+            select(
+                col(Attempt.attempt_id),
+                col(Attempt.number),
+                col(Attempt.outcome),
+                col(Attempt.fingerprint),
+                col(Attempt.reply),
+            )
+            .where(*_of(new.key))
+            .order_by(col(Attempt.number))
+        )
+    ).all()
+    served = [row for row in rows if row.outcome != Outcome.FAILED]
+    if any(row.fingerprint != new.fingerprint for row in served):
+        return Barred(other_body=True, unknown_outcomes=0)
+    for row in served:
+        if row.outcome == Outcome.SUCCEEDED:
+            return Finished(row.attempt_id, row.reply)
+    if len(served) >= max_unknown:
+        return Barred(other_body=False, unknown_outcomes=len(served))
+    if any(row.outcome == Outcome.STARTED for row in rows):
+        await tx.execute(
+            update(Attempt)
+            .where(*_of(new.key), col(Attempt.outcome) == Outcome.STARTED)
+            .values(
+                outcome=Outcome.INDETERMINATE,
+                error_type="WorkerLost",
+                error_message="the worker vanished before it could record how the call ended",
+            )
+        )
+    statement = (
+        insert(Attempt)
+        .values(
+            customer_id=new.key.customer_id,
+            request_id=new.key.request_id,
+            number=rows[-1].number + 1 if rows else 1,
+            fingerprint=new.fingerprint,
+            model=new.model,
+            conversation_id=new.conversation_id,
+            estimated_input_tokens=new.estimated_input_tokens,
+            prompt_chars=new.prompt_chars,
+            outcome=Outcome.STARTED,
+            started_at=at,
+        )
+        .returning(col(Attempt.attempt_id))
+    )
+    return Begun((await tx.execute(statement)).scalar_one())
+
+
+async def complete(
+    tx: Transaction, attempt_id: int, completion: Completion, at: datetime
+) -> None:
+    """Commit how the call ended. `at` is when Claude finished serving, by this worker's clock.
+
+    Repeating it is harmless: an outcome that is known is left as it is.
+    """
+    await tx.execute(
+        update(Attempt)
+        .where(
+            col(Attempt.attempt_id) == attempt_id,
+            col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
+        )
+        .values(
+            outcome=completion.outcome,
+            finished_at=at,
+            claude_request_id=completion.claude_request_id,
+            message_id=completion.message_id,
+            usage=completion.usage,
+            reply=completion.reply,
+            error_type=completion.error_type,
+            error_message=completion.error_message,
+        )
+    )
+
+
+async def drop_reply(tx: Transaction, attempt_id: int) -> None:
+    """Forget the reply, in the transaction that writes the usage record in its place."""
+    await tx.execute(
+        update(Attempt).where(col(Attempt.attempt_id) == attempt_id).values(reply=None)
+    )
+
+
+async def get(tx: Transaction, attempt_id: int) -> Attempt:
+    """Return one attempt; raises NoResultFound for an id that was never begun."""
+    row = (await tx.execute(select(Attempt).where(col(Attempt.attempt_id) == attempt_id))).one()
+    return entity(Attempt, row)
+
+
+async def count(tx: Transaction, key: RequestKey) -> int:
+    """Return how many provider calls the request has made so far."""
+    statement = select(func.count()).select_from(Attempt).where(*_of(key))
+    return (await tx.execute(statement)).scalar_one()
+
+
+def _of(key: RequestKey) -> tuple[Any, Any]:
+    return (
+        col(Attempt.customer_id) == key.customer_id,
+        col(Attempt.request_id) == key.request_id,
+    )

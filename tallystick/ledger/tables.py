@@ -1,0 +1,197 @@
+"""The ledger's tables: what was called, what it cost, and what Stripe was told.
+
+Terms and invariants are in this folder's README. Three of them live in the schema itself, so that
+no code path can break them: one usage record per request (unique key), one meter event per record
+and meter (unique key), and usage records that cannot be changed or removed (triggers, made in the
+first migration). Money is NUMERIC; charges and metered values are whole nano-USD or counts in
+BIGINT.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Index,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+
+def _instant(**options: Any) -> Any:
+    return Field(sa_type=DateTime(timezone=True), **options)  # pyright: ignore[reportArgumentType]
+
+
+def _document(**options: Any) -> Any:
+    return Field(sa_type=JSONB, **options)
+
+
+def _count(**options: Any) -> Any:
+    return Field(sa_type=BigInteger, **options)
+
+
+_NOW = {"server_default": text("now()")}
+
+
+class CustomerStatus(StrEnum):
+    """Whether a customer may spend."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+class Outcome(StrEnum):
+    """How one provider call ended."""
+
+    STARTED = "started"
+    """Committed before the call; if the worker died, the next attempt makes it indeterminate."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The provider answered with an error; HTTP errors carry no usage."""
+    INDETERMINATE = "indeterminate"
+    """Nobody knows whether the provider served it; reconciliation settles the cost."""
+
+
+class Plan(SQLModel, table=True):
+    """Billing terms under a name, in force from an instant until the plan's next row."""
+
+    __tablename__ = "plans"  # pyright: ignore[reportAssignmentType]
+
+    plan: str = Field(primary_key=True)
+    valid_from: datetime = _instant(primary_key=True)
+    terms: dict[str, Any] = _document()
+
+
+class Customer(SQLModel, table=True):
+    """One customer of the application: whom to bill, on which plan."""
+
+    __tablename__ = "customers"  # pyright: ignore[reportAssignmentType]
+
+    customer_id: str = Field(primary_key=True)
+    name: str
+    plan: str
+    stripe_customer_id: str | None = Field(default=None, unique=True)
+    status: CustomerStatus = Field(default=CustomerStatus.ACTIVE, sa_type=Text)
+    status_reason: str | None = None
+    time_zone: str = "UTC"
+    created_at: datetime = _instant(sa_column_kwargs=_NOW)
+
+
+class Attempt(SQLModel, table=True):
+    """One provider call: committed before it is made, completed after it.
+
+    `reply` is kept only from the moment Claude answered until the usage record is committed, so
+    that a crash in between costs no second call.
+    """
+
+    __tablename__ = "attempts"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (UniqueConstraint("customer_id", "request_id", "number"),)
+
+    attempt_id: int | None = _count(default=None, primary_key=True)
+    customer_id: str
+    request_id: str
+    number: int
+    fingerprint: str
+    model: str
+    conversation_id: str | None = None
+    estimated_input_tokens: int
+    prompt_chars: int
+    outcome: Outcome = Field(default=Outcome.STARTED, sa_type=Text, index=True)
+    started_at: datetime = _instant()
+    finished_at: datetime | None = _instant(default=None)
+    error_type: str | None = None
+    error_message: str | None = None
+    claude_request_id: str | None = Field(default=None, index=True)
+    message_id: str | None = Field(default=None, index=True)
+    usage: dict[str, Any] | None = _document(default=None)
+    reply: dict[str, Any] | None = _document(default=None)
+
+
+class UsageRecord(SQLModel, table=True):
+    """What one answered request used and cost. Written once, never changed.
+
+    `evidence` is the reply without its text: all that rating looked at, so that a price can be
+    worked out again from the row alone. Token columns repeat the counts for sums and searches.
+    """
+
+    __tablename__ = "usage_records"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        UniqueConstraint("customer_id", "request_id"),
+        Index("ix_usage_records_customer_served", "customer_id", "served_at"),
+    )
+
+    usage_record_id: int | None = _count(default=None, primary_key=True)
+    customer_id: str
+    request_id: str
+    attempt_id: int = _count(foreign_key="attempts.attempt_id", unique=True)
+    attempts: int
+    fingerprint: str
+    conversation_id: str | None = Field(default=None, index=True)
+    served_at: datetime = _instant(index=True)
+    recorded_at: datetime = _instant(sa_column_kwargs=_NOW)
+    model: str
+    message_id: str | None = Field(default=None, index=True)
+    claude_request_id: str | None = None
+    stop_reason: str | None = None
+    partial: bool
+    prompt_chars: int
+    response_chars: int
+    input_tokens: int = _count()
+    output_tokens: int = _count()
+    cache_write_5m_tokens: int = _count()
+    cache_write_1h_tokens: int = _count()
+    cache_read_tokens: int = _count()
+    web_searches: int = _count()
+    evidence: dict[str, Any] = _document()
+    status: str
+    reason: str
+    price_book: str
+    plan: str
+    plan_valid_from: datetime = _instant()
+    cost_usd: Decimal | None = Field(sa_type=Numeric)
+    charge_nano_usd: int | None = _count()
+    lines: list[dict[str, Any]] = _document()
+    explanation: str
+    warnings: list[str] = _document()
+    caller_metadata: dict[str, str] | None = _document()
+
+
+class MeterEvent(SQLModel, table=True):
+    """One event of the metering outbox: what Stripe is to be told, and how far that has come.
+
+    Committed with its usage record. `first_sent_at` is committed before the first send, because
+    Stripe forgets identifiers after a day and only this instant tells whether a resend is safe.
+    """
+
+    __tablename__ = "meter_events"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (
+        UniqueConstraint("usage_record_id", "meter"),
+        Index("ix_meter_events_request", "customer_id", "request_id"),
+        Index(
+            "ix_meter_events_waiting",
+            "occurred_at",
+            postgresql_where=text("delivered_at IS NULL"),
+        ),
+        Index("ix_meter_events_window", "stripe_customer_id", "meter", "occurred_at"),
+    )
+
+    meter_event_id: int | None = _count(default=None, primary_key=True)
+    usage_record_id: int = _count(foreign_key="usage_records.usage_record_id")
+    customer_id: str
+    request_id: str
+    identifier: str = Field(unique=True)
+    meter: str
+    value: int = _count()
+    occurred_at: datetime = _instant()
+    stripe_customer_id: str | None = None
+    first_sent_at: datetime | None = _instant(default=None)
+    delivered_at: datetime | None = _instant(default=None)
+    parked_at: datetime | None = _instant(default=None)
+    parked_reason: str | None = None
