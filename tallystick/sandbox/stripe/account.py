@@ -1,0 +1,124 @@
+"""One Stripe account in memory: its objects, its meter journal and its clock.
+
+Objects are the JSON that the API shows, kept by id in a table per kind; a new resource needs no
+change here. Everything happens on one event loop and between two awaits, so no locks.
+"""
+
+import asyncio
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from pydantic import Field
+
+from tallystick.sandbox.stripe.journal import Journal
+from tallystick.sandbox.stripe.wire import Obj, Params, Refusal
+
+Clock = Callable[[], float]
+"""Tells the Unix time in seconds."""
+
+
+class Paging(Params):
+    """The parameters that every list has."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 10
+    starting_after: str | None = None
+    ending_before: str | None = None
+
+
+class Account:
+    """What one sandbox knows.
+
+    Args:
+        clock: tells the time that windows, tokens and stored answers are judged by.
+        summary_lag: seconds from the receipt of an event until summaries show it.
+        event_seconds: how long one meter event occupies its customer and meter.
+    """
+
+    def __init__(self, clock: Clock, *, summary_lag: float = 0, event_seconds: float = 0.001):
+        self.clock = clock
+        self.summary_lag = summary_lag
+        self.event_seconds = event_seconds
+        self.journal = Journal()
+        self.sessions: dict[str, float] = {}
+        """Stream tokens, each with the instant it expires."""
+        self.calls: Counter[str] = Counter()
+        """HTTP calls by method and path template."""
+        self._tables: defaultdict[str, dict[str, Obj]] = defaultdict(dict)
+        self._busy: set[tuple[str, str]] = set()
+
+    def now(self) -> int:
+        """Return the time in whole seconds, as Stripe's objects carry it."""
+        return int(self.clock())
+
+    def table(self, kind: str) -> dict[str, Obj]:
+        """Return the objects of a kind by id, oldest first."""
+        return self._tables[kind]
+
+    def add(self, kind: str, prefix: str, obj: Obj) -> Obj:
+        """Keep a new object, under its own id or a fresh one.
+
+        Raises:
+            Refusal: 400 when the id is taken.
+        """
+        # Random, so that no id means another object after a restart.
+        made = {"id": f"{prefix}_{secrets.token_hex(8)}", **obj}
+        if made["id"] in self.table(kind):
+            raise Refusal(
+                400, f"{kind} already exists.", code="resource_already_exists", param="id"
+            )
+        self.table(kind)[made["id"]] = made
+        return made
+
+    def get(self, kind: str, object_id: str, *, param: str = "id", status: int = 404) -> Obj:
+        """Return one object.
+
+        Raises:
+            Refusal: `resource_missing`, 404 unless the id came in a parameter (400).
+        """
+        try:
+            return self.table(kind)[object_id]
+        except KeyError:
+            raise Refusal(
+                status, f"No such {kind}: '{object_id}'", code="resource_missing", param=param
+            ) from None
+
+    @asynccontextmanager
+    async def lane(self, customer: str, event_name: str) -> AsyncGenerator[None, None]:
+        """Occupy a customer and meter while one event is taken in.
+
+        Raises:
+            Refusal: 429 when another event of the pair is being taken in.
+        """
+        pair = (customer, event_name)
+        if pair in self._busy:
+            raise Refusal(
+                429,
+                "Cannot create multiple usage events for the same customer, meter concurrently.",
+                code="too_many_concurrent_requests",
+                headers={"Stripe-Rate-Limited-Reason": "resource-specific"},
+            )
+        self._busy.add(pair)
+        try:
+            await asyncio.sleep(self.event_seconds)
+            yield
+        finally:
+            self._busy.discard(pair)
+
+
+def page(url: str, objects: Iterable[Obj], paging: Paging) -> Obj:
+    """Return one page of a list, in the order given."""
+    rows = list(objects)
+    ids = [row["id"] for row in rows]
+    backwards = paging.ending_before is not None
+    try:
+        if paging.starting_after is not None:
+            rows = rows[ids.index(paging.starting_after) + 1 :]
+        if paging.ending_before is not None:
+            rows = rows[: ids.index(paging.ending_before)]
+    except ValueError:
+        raise Refusal(400, "No such object to page from.", code="resource_missing") from None
+    data = rows[-paging.limit :] if backwards else rows[: paging.limit]
+    return {"object": "list", "url": url, "has_more": len(rows) > len(data), "data": data}

@@ -1,0 +1,90 @@
+"""The faults that this Stripe has; how they are armed is told in `tallystick.sandbox.faults`.
+
+A rule's `match` is looked for in `METHOD /path?query`, a line break, and the raw body.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from tallystick.sandbox.faults import Fault
+
+
+class RateLimited(Fault):
+    """429 before any work; without a reason it reads as a lock timeout."""
+
+    name: ClassVar[str] = "rate_limited"
+
+    retry_after: float | None = None
+    reason: str | None = "global-rate"
+
+
+class ServerError(Fault):
+    """500 before any work. v1 keeps it under the idempotency key, and replays it for a day."""
+
+    name: ClassVar[str] = "server_error"
+
+
+class Unavailable(Fault):
+    """503 with an HTML body, from something in front of the API."""
+
+    name: ClassVar[str] = "unavailable"
+
+
+class Refused(Fault):
+    """An error answer of choice before any work."""
+
+    name: ClassVar[str] = "refused"
+
+    status: int = Field(default=400, ge=400, lt=500)
+    code: str | None = None
+    message: str = "Refused on demand."
+
+
+class NoAnswer(Fault):
+    """The work is done and counted, then the connection is reset."""
+
+    name: ClassVar[str] = "no_answer"
+
+
+class Reset(Fault):
+    """The connection is reset before any work."""
+
+    name: ClassVar[str] = "reset"
+
+
+class Slow(Fault):
+    """The work begins late."""
+
+    name: ClassVar[str] = "slow"
+
+    seconds: float = Field(default=1.0, ge=0)
+
+
+class RejectedLater(Fault):
+    """Meter events are accepted and end in an error report; only those whose identifier contains
+    `identifier`."""
+
+    name: ClassVar[str] = "rejected_later"
+
+    code: str = "meter_event_customer_not_found"
+    identifier: str = ""
+
+
+class DuplicateReported(Fault):
+    """A single meter event counts, and the answer calls it a duplicate: a proxy sent it twice."""
+
+    name: ClassVar[str] = "duplicate_reported"
+
+
+KINDS: tuple[type[Fault], ...] = (
+    RateLimited,
+    ServerError,
+    Unavailable,
+    Refused,
+    NoAnswer,
+    Reset,
+    Slow,
+    RejectedLater,
+    DuplicateReported,
+)
