@@ -173,14 +173,9 @@ class ClaudeReply(_Frozen):
 
 
 class ReplyCall(_Frozen):
-    """Optional argument of the update `reply`.
-
-    `fingerprint` lets a running workflow refuse a caller whose body differs. `caller` comes back
-    in the details of a refusal, which tells a fresh refusal from one that the server has stored.
-    """
+    """Optional argument of the update `reply`: lets a running workflow refuse another body."""
 
     fingerprint: str | None = None
-    caller: str | None = None
 
 
 # --- Between the workflow and its activities ------------------------------------------------------
@@ -205,10 +200,11 @@ class ServedReply(_Frozen):
 
 
 class RecordOrder(_Frozen):
-    """Input of `record_usage`: bill this attempt for this request."""
+    """Input of `record_usage`: bill this attempt, with the warnings that admission gave."""
 
     key: RequestKey
     attempt_id: int
+    metadata: dict[str, str] | None = None
     warnings: tuple[str, ...] = ()
 
 

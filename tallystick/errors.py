@@ -174,7 +174,7 @@ class RequestIdReusedError(TallystickError):
 
 
 class AlreadyBilledError(TallystickError):
-    """Answered and billed earlier, and the reply is no longer kept; `details['bill']` has the bill."""
+    """Answered and billed earlier, the reply no longer kept; `details['bill']` has the bill."""
 
     types = frozenset({ALREADY_BILLED.type})
 
@@ -215,11 +215,7 @@ class UnavailableError(TallystickError):
     """Temporal could not be reached; the message names the setting."""
 
 
-_BY_TYPE = {
-    type_: cls
-    for cls in TallystickError.__subclasses__()
-    for type_ in cls.types
-}
+_BY_TYPE = {type_: cls for cls in TallystickError.__subclasses__() for type_ in cls.types}
 
 
 def error_from(type_: str | None, message: str, details: dict[str, Any]) -> TallystickError:

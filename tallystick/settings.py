@@ -36,17 +36,29 @@ class Settings(BaseSettings):
         env_prefix="TALLYSTICK_", extra="ignore", populate_by_name=True, env_ignore_empty=True
     )
 
-    anthropic_api_key: Annotated[SecretStr | None, Field(validation_alias=_named("ANTHROPIC_API_KEY"))] = None
-    anthropic_base_url: Annotated[str | None, Field(validation_alias=_named("ANTHROPIC_BASE_URL"))] = None
-    anthropic_admin_key: Annotated[SecretStr | None, Field(validation_alias=_named("ANTHROPIC_ADMIN_KEY"))] = None
-    stripe_api_key: Annotated[SecretStr | None, Field(validation_alias=_named("STRIPE_API_KEY"))] = None
+    anthropic_api_key: Annotated[
+        SecretStr | None, Field(validation_alias=_named("ANTHROPIC_API_KEY"))
+    ] = None
+    anthropic_base_url: Annotated[
+        str | None, Field(validation_alias=_named("ANTHROPIC_BASE_URL"))
+    ] = None
+    anthropic_admin_key: Annotated[
+        SecretStr | None, Field(validation_alias=_named("ANTHROPIC_ADMIN_KEY"))
+    ] = None
+    stripe_api_key: Annotated[
+        SecretStr | None, Field(validation_alias=_named("STRIPE_API_KEY"))
+    ] = None
     stripe_api_base: Annotated[str | None, Field(validation_alias=_named("STRIPE_API_BASE"))] = None
-    stripe_meter_events_base: Annotated[str | None, Field(validation_alias=_named("STRIPE_METER_EVENTS_BASE"))] = None
+    stripe_meter_events_base: Annotated[
+        str | None, Field(validation_alias=_named("STRIPE_METER_EVENTS_BASE"))
+    ] = None
     stripe_webhook_secret: Annotated[
         tuple[SecretStr, ...], NoDecode, Field(validation_alias=_named("STRIPE_WEBHOOK_SECRET"))
     ] = ()
     database_url: Annotated[str | None, Field(validation_alias=_named("DATABASE_URL"))] = None
-    temporal_address: Annotated[str | None, Field(validation_alias=_named("TEMPORAL_ADDRESS"))] = None
+    temporal_address: Annotated[str | None, Field(validation_alias=_named("TEMPORAL_ADDRESS"))] = (
+        None
+    )
 
     sandbox: Literal["claude", "stripe"] | None = None
     """Asks for one stand-in by name beside the other's real key."""

@@ -126,12 +126,10 @@ async def begin(
         )
         .returning(col(Attempt.attempt_id))
     )
-    return Begun((await tx.execute(statement)).scalar_one())
+    return Begun(int((await tx.execute(statement)).one().attempt_id))
 
 
-async def complete(
-    tx: Transaction, attempt_id: int, completion: Completion, at: datetime
-) -> None:
+async def complete(tx: Transaction, attempt_id: int, completion: Completion, at: datetime) -> None:
     """Commit how the call ended. `at` is when Claude finished serving, by this worker's clock.
 
     Repeating it is harmless: an outcome that is known is left as it is.

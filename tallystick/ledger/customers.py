@@ -28,7 +28,9 @@ class PlanInForce:
 
 async def get(tx: Transaction, customer_id: str) -> Customer | None:
     """Return the customer, or None."""
-    row = (await tx.execute(select(Customer).where(col(Customer.customer_id) == customer_id))).one_or_none()
+    row = (
+        await tx.execute(select(Customer).where(col(Customer.customer_id) == customer_id))
+    ).one_or_none()
     return entity(Customer, row) if row else None
 
 
@@ -41,7 +43,9 @@ async def list_all(tx: Transaction) -> Sequence[Customer]:
 async def add(tx: Transaction, customer: Customer) -> bool:
     """Insert the customer; False, and no change, if the id exists."""
     values = customer.model_dump(exclude={"created_at"})
-    statement = insert(Customer).values(values).on_conflict_do_nothing(index_elements=["customer_id"])
+    statement = (
+        insert(Customer).values(values).on_conflict_do_nothing(index_elements=["customer_id"])
+    )
     return (await tx.execute(statement.returning(col(Customer.customer_id)))).first() is not None
 
 
@@ -58,7 +62,9 @@ async def set_status(
 
 
 async def _update(tx: Transaction, customer_id: str, **values: object) -> None:
-    await tx.execute(update(Customer).where(col(Customer.customer_id) == customer_id).values(**values))
+    await tx.execute(
+        update(Customer).where(col(Customer.customer_id) == customer_id).values(**values)
+    )
 
 
 async def add_plan(tx: Transaction, plan: PlanInForce) -> bool:

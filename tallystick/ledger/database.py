@@ -5,7 +5,7 @@ where the transaction is opened, and read there in one piece. The pool tests a c
 it hands it out, so a restarted PostgreSQL costs a retry and not a broken worker.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -65,7 +65,7 @@ class Ledger:
         )
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Transaction]:
+    async def begin(self) -> AsyncGenerator[Transaction, None]:
         """Open a transaction: committed at the end of the block, rolled back if it raises.
 
         Raises:

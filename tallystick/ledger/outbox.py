@@ -107,9 +107,7 @@ async def pending(tx: Transaction, keys: Sequence[RequestKey]) -> list[PendingEv
     ]
 
 
-async def mark_sending(
-    tx: Transaction, events: Sequence[PendingEvent], at: datetime
-) -> None:
+async def mark_sending(tx: Transaction, events: Sequence[PendingEvent], at: datetime) -> None:
     """Note the first send and the Stripe customer it names. To be committed before the call."""
     fresh = [event for event in events if event.first_sent_at is None]
     by_customer: dict[str | None, list[int]] = {}

@@ -12,15 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Index,
-    Numeric,
-    Text,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import BigInteger, DateTime, Index, Numeric, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -59,6 +51,10 @@ class Outcome(StrEnum):
     """Nobody knows whether the provider served it; reconciliation settles the cost."""
 
 
+OPEN_ATTEMPTS = "outcome IN ('started', 'indeterminate')"
+"""Attempts whose cost is not known yet, as the condition of a partial index."""
+
+
 class Plan(SQLModel, table=True):
     """Billing terms under a name, in force from an instant until the plan's next row."""
 
@@ -92,7 +88,10 @@ class Attempt(SQLModel, table=True):
     """
 
     __tablename__ = "attempts"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (UniqueConstraint("customer_id", "request_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("customer_id", "request_id", "number"),
+        Index("ix_attempts_open", "started_at", postgresql_where=text(OPEN_ATTEMPTS)),
+    )
 
     attempt_id: int | None = _count(default=None, primary_key=True)
     customer_id: str
@@ -103,7 +102,7 @@ class Attempt(SQLModel, table=True):
     conversation_id: str | None = None
     estimated_input_tokens: int
     prompt_chars: int
-    outcome: Outcome = Field(default=Outcome.STARTED, sa_type=Text, index=True)
+    outcome: Outcome = Field(default=Outcome.STARTED, sa_type=Text)
     started_at: datetime = _instant()
     finished_at: datetime | None = _instant(default=None)
     error_type: str | None = None

@@ -1,0 +1,250 @@
+"""`tallystick.Client`: Claude for one of your customers, with the bill in hand.
+
+One round trip starts the request and waits for its answer, whether the request is new, in flight
+or done: Temporal joins callers who use the same id. Two rules keep that honest. The update's id is
+made from the body, so the same id with another body is refused instead of getting a stranger's
+answer. And the server stores refusals as it stores answers, so a refusal that was first told to an
+earlier caller is looked at afresh: a customer who has paid is served at once.
+"""
+
+import asyncio
+import time
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from anthropic.types import Message
+from temporalio.client import (
+    Client as TemporalClient,
+)
+from temporalio.client import (
+    WithStartWorkflowOperation,
+    WorkflowFailureError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from tallystick.contracts import (
+    CLAUDE_REQUEST,
+    REPLY_UPDATE,
+    TASK_QUEUE,
+    Bill,
+    ClaudeReply,
+    ClaudeRequest,
+    ReplyCall,
+    request_workflow_id,
+)
+from tallystick.errors import (
+    REQUEST_ID_REUSED,
+    InvalidRequestError,
+    ReplyPendingError,
+    RequestIdReusedError,
+    TallystickError,
+    UnavailableError,
+    error_from,
+)
+from tallystick.temporal import connect_temporal, request_attributes
+
+FRESH = 5.0
+"""Seconds for which a refusal told to one caller is good enough for the next."""
+
+
+class BilledMessage(Message):
+    """The SDK's own message, with the bill beside it.
+
+    Everything that works on `anthropic.types.Message` works here: `reply.content[0].text`,
+    `reply.usage`. `bill` says what it cost, what was charged, and why.
+    """
+
+    bill: Bill
+    request_id: str
+
+
+class Client:
+    """What an application calls Claude through. Needs Temporal, and no key of any kind."""
+
+    def __init__(self, temporal: TemporalClient):
+        """Use a connected Temporal client, from `tallystick.connect_temporal()`."""
+        self.messages = Messages(temporal)
+
+    @classmethod
+    async def connect(cls, address: str | None = None) -> "Client":
+        """Connect as Temporal's own variables say; `address` overrides `TEMPORAL_ADDRESS`.
+
+        Raises:
+            UnavailableError: when no server answers.
+        """
+        return cls(await connect_temporal(address))
+
+
+class Messages:
+    """Like the SDK's `client.messages`, on behalf of a customer."""
+
+    def __init__(self, temporal: TemporalClient):
+        self._temporal = temporal
+
+    async def create(
+        self,
+        *,
+        customer_id: str,
+        request_id: str,
+        conversation_id: str | None = None,
+        max_cost_usd: object = None,
+        max_input_tokens: int | None = None,
+        customer_metadata: dict[str, str] | None = None,
+        timeout: float | timedelta | None = None,
+        **params: Any,
+    ) -> BilledMessage:
+        """Return Claude's reply and its bill; call again with the same arguments at any time.
+
+        Args:
+            customer_id: who is billed.
+            request_id: names this request for ever; a repeat returns the first reply and bill.
+            conversation_id: groups the turns of one conversation.
+            max_cost_usd: a Decimal or text; refuses the request when it could cost more.
+            max_input_tokens: refuses the request when its prompt is longer.
+            customer_metadata: kept with the usage record. (`metadata` is Claude's own parameter.)
+            timeout: seconds to wait here; the request goes on regardless.
+            params: the Messages API parameters (`model`, `max_tokens`, `messages`, ...).
+
+        Raises:
+            InvalidRequestError: the message names the field.
+            ReplyPendingError: `timeout` passed first.
+            TallystickError: one of the typed refusals in `tallystick.errors`.
+        """
+        try:
+            request = ClaudeRequest.parse(
+                {
+                    "customer_id": customer_id,
+                    "request_id": request_id,
+                    "conversation_id": conversation_id,
+                    "max_cost_usd": max_cost_usd,
+                    "max_input_tokens": max_input_tokens,
+                    "metadata": customer_metadata,
+                    "params": params,
+                }
+            )
+        except ValueError as error:
+            raise InvalidRequestError(str(error)) from None
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        try:
+            reply = await asyncio.wait_for(self.reply(request), seconds)
+        except TimeoutError:
+            raise ReplyPendingError(
+                f"request {request_id!r} is not answered after {seconds} s; it goes on, ask again "
+                "with the same request_id and body"
+            ) from None
+        return BilledMessage.model_construct(
+            **cast("dict[str, Any]", Message.construct(**reply.message).__dict__),
+            bill=reply.bill,
+            request_id=reply.request_id,
+        )
+
+    async def reply(self, request: ClaudeRequest) -> ClaudeReply:
+        """Return the reply to a request that is valid already, as the workflow returned it."""
+        update_id = f"reply-{request.fingerprint}"
+        try:
+            return await self._ask(request, update_id)
+        except TallystickError as error:
+            if not _is_old_refusal(error):
+                raise
+        # Told to an earlier caller; the reason may be gone by now. Callers of the same moment
+        # share one fresh look, since the server allows few updates at a time on one workflow.
+        moment = int(time.time() // FRESH)
+        return await self._ask(request, f"{update_id}-{moment}")
+
+    async def _ask(self, request: ClaudeRequest, update_id: str) -> ClaudeReply:
+        workflow_id = request_workflow_id(request.customer_id, request.request_id)
+        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+            CLAUDE_REQUEST,
+            request,
+            id=workflow_id,
+            task_queue=TASK_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            # A request that failed may be asked again; what it did stands in the ledger.
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            search_attributes=request_attributes(request.customer_id, request.params["model"]),
+            static_summary=f"{request.params['model']} for {request.customer_id}",
+        )
+        try:
+            return await self._temporal.execute_update_with_start_workflow(
+                REPLY_UPDATE,
+                ReplyCall(fingerprint=request.fingerprint),
+                start_workflow_operation=start,
+                id=update_id,
+                result_type=ClaudeReply,
+            )
+        except WorkflowUpdateFailedError as error:
+            raise _typed(error.cause) from None
+        except WorkflowAlreadyStartedError:
+            # Answered before, without this update id: another body, or another way of asking.
+            await _consume(start)
+            return await self._answered(workflow_id, request)
+        except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
+            await _consume(start)
+            raise _unreachable(error) from error
+
+    async def _answered(self, workflow_id: str, request: ClaudeRequest) -> ClaudeReply:
+        handle = self._temporal.get_workflow_handle(workflow_id, result_type=ClaudeReply)
+        async for event in handle.fetch_history_events(page_size=1):
+            started = event.workflow_execution_started_event_attributes
+            (first,) = await self._temporal.data_converter.decode(started.input.payloads)
+            if _fingerprint(first) != request.fingerprint:
+                raise RequestIdReusedError(
+                    f"request_id: {request.request_id!r} was used before with a different body; "
+                    "use a new id for a new request",
+                    type=REQUEST_ID_REUSED.type,
+                )
+            break
+        try:
+            return await handle.result()
+        except WorkflowFailureError as error:
+            raise _typed(error.cause) from None
+
+
+def _typed(cause: BaseException | None) -> TallystickError:
+    if not isinstance(cause, ApplicationError):
+        message = cause.message if isinstance(cause, FailureError) else str(cause)
+        return TallystickError(f"the request ended without an answer: {message}")
+    return error_from(cause.type, cause.message, dict(cause.details[0]) if cause.details else {})
+
+
+def _is_old_refusal(error: TallystickError) -> bool:
+    """Tell whether a refusal was stored by the server before this call.
+
+    Clocks that disagree cost at most a needless second look, or a refusal that is older than
+    `FRESH` by as much as they disagree.
+    """
+    told = error.details.get("refused_at")
+    return told is not None and time.time() - datetime.fromisoformat(told).timestamp() > FRESH
+
+
+def _fingerprint(first: Any) -> str | None:
+    try:
+        return ClaudeRequest.parse(first).fingerprint
+    except ValueError:
+        return None
+
+
+async def _consume(start: WithStartWorkflowOperation[Any, Any]) -> None:
+    """Take the operation's own copy of an error, which asyncio would report as forgotten."""
+    try:
+        await asyncio.wait_for(start.workflow_handle(), 0)
+    except (Exception, asyncio.CancelledError):
+        return
+
+
+def _unreachable(error: Exception) -> TallystickError:
+    if isinstance(error, RPCError) and error.status in (
+        RPCStatusCode.INVALID_ARGUMENT,
+        RPCStatusCode.NOT_FOUND,
+    ):
+        return UnavailableError(
+            f"Temporal refused the request: {error}; `tallystick setup` prepares a new server"
+        )
+    return UnavailableError(
+        f"Temporal stopped answering ({type(error).__name__}: {error}); the request is safe if it "
+        "was accepted, ask again with the same request_id and body (TEMPORAL_ADDRESS says where)"
+    )

@@ -1,0 +1,1 @@
+"""Workflows: they orchestrate, deterministically, and do no I/O of their own."""

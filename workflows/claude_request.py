@@ -1,0 +1,287 @@
+"""`ClaudeRequest`: one Claude reply for one customer, billed once, whatever dies on the way.
+
+Four steps. **admit** and **record** are short ledger transactions and run as local activities; a
+lost workflow task repeats them, which their unique keys make harmless. **call** runs on Claude's
+own queue, where priority and fairness between customers are the server's. **meter** is an activity
+of its own and not a local one: the update's answer leaves with the workflow task that records, and
+a local step in that task would make the caller wait for Stripe.
+
+The order is the promise. The reply is let go only after `record` has committed, so there is no
+answer without a bill; metering comes after the reply, so Stripe can be down for days and no caller
+notices. A step that only a person can mend parks here, visibly, and is tried again on `retry_now`
+or by itself from time to time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.workflow import ActivityCancellationType
+
+with workflow.unsafe.imports_passed_through():
+    from tallystick.contracts import (
+        CLAUDE_REQUEST,
+        CLAUDE_TASK_QUEUE,
+        REPLY_UPDATE,
+        Admission,
+        BillingState,
+        ClaudeReply,
+        ClaudeRequest,
+        MeterOrder,
+        MeterReceipt,
+        RecordedUsage,
+        RecordOrder,
+        ReplyCall,
+        RequestKey,
+        ServedReply,
+    )
+    from tallystick.errors import (
+        CANCELLED,
+        FAILURES,
+        INVALID_REQUEST,
+        NOT_RETRYABLE,
+        REQUEST_ID_REUSED,
+        Action,
+    )
+
+_T = TypeVar("_T")
+
+# --- admit_request, record_usage: local activities, one ledger transaction each ------------------
+LEDGER_STEP_TIMEOUT = timedelta(seconds=30)
+"""A transaction takes milliseconds; this covers waiting for a connection in a full pool."""
+LEDGER_STEP_RETRIES = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2,
+    maximum_interval=timedelta(seconds=10),
+    non_retryable_error_types=NOT_RETRYABLE,
+)
+"""Without end: while PostgreSQL is away nothing may be answered, and nothing may be forgotten."""
+
+# --- call_claude: a remote activity on Claude's own queue ----------------------------------------
+CALL_TIMEOUT = timedelta(hours=1)
+"""Of one attempt. Longer than any call (`TALLYSTICK_CLAUDE_TIMEOUT`), since an answer that waits
+for PostgreSQL is still held by the attempt."""
+CALL_HEARTBEAT = timedelta(seconds=15)
+"""A killed worker is noticed after this; a false alarm would cost a second provider call."""
+CALL_PATIENCE = timedelta(hours=24)
+"""Of all attempts together. A caller who still wants the answer then asks again."""
+CALL_RETRIES = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2,
+    maximum_interval=timedelta(minutes=1),
+    non_retryable_error_types=NOT_RETRYABLE,
+)
+"""Overload and rate limits pass; a `retry-after` overrides these intervals."""
+INTERACTIVE = 3
+"""Temporal's middle priority: somebody waits for this answer. Bulk work comes after it."""
+
+# --- send_meter_events: a remote activity on the main queue --------------------------------------
+METER_TIMEOUT = timedelta(minutes=5)
+"""Of one attempt: waiting for company, then one Stripe call in a row of calls."""
+METER_HEARTBEAT = timedelta(seconds=15)
+METER_RETRIES = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2,
+    maximum_interval=timedelta(minutes=5),
+    non_retryable_error_types=NOT_RETRYABLE,
+)
+"""Without end: an outage of days loses nothing, and the windows that Stripe sets are minded by the
+activity, which parks what may no longer be sent."""
+
+# --- a parked step ---------------------------------------------------------------------------------
+PARK_FIRST, PARK_LONGEST = timedelta(minutes=10), timedelta(hours=1)
+"""A step that a person must mend is tried again by itself, rarely: the remedy (a key, a card, a
+mapping) is usually made elsewhere, and nobody should have to visit every request afterwards."""
+
+_BILLING_STATE = SearchAttributeKey.for_keyword("BillingState")
+_CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
+
+
+@workflow.defn(name=CLAUDE_REQUEST)
+class ClaudeRequestWorkflow:
+    """Serves and bills one request; its id is `claude-request/{customer_id}/{request_id}`."""
+
+    @workflow.init
+    def __init__(self, request: Any) -> None:
+        # Taken as plain JSON and checked here: a typed argument that does not decode would make
+        # the server repeat the first workflow task for ever, and its caller wait for ever.
+        self._request: ClaudeRequest | None = None
+        self._failure: ApplicationError | None = None
+        self._reply: ClaudeReply | None = None
+        self._retry_now = False
+        try:
+            self._request = ClaudeRequest.parse(request)
+        except ValueError as error:
+            self._failure = _refusal(INVALID_REQUEST.type, str(error))
+
+    @workflow.run
+    async def run(self, request: Any) -> ClaudeReply:
+        """Serve the request. Returns what the update `reply` returned before."""
+        try:
+            return await self._serve()
+        except ApplicationError as error:
+            self._failure = error
+        except ActivityError as error:
+            self._failure = _cause_of(error)
+        except asyncio.CancelledError:
+            self._failure = _refusal(CANCELLED.type, "cancelled before Claude was called")
+        row = FAILURES.get(self._failure.type or "")
+        refused = row is not None and row.action is Action.REFUSE
+        self._tell(BillingState.REFUSED if refused else BillingState.FAILED, str(self._failure))
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        raise self._failure
+
+    @workflow.update(name=REPLY_UPDATE)
+    async def reply(self, call: ReplyCall | None = None) -> ClaudeReply:
+        """Wait for the answer and its bill; fails as the request fails."""
+        await workflow.wait_condition(lambda: self._reply is not None or self._failure is not None)
+        if self._reply is not None:
+            return self._reply
+        assert self._failure is not None  # noqa: S101 - the condition above
+        raise self._failure
+
+    @reply.validator
+    def _same_body(self, call: ReplyCall | None = None) -> None:
+        if call and call.fingerprint and self._request:
+            if call.fingerprint == self._request.fingerprint:
+                return
+            raise _refusal(
+                REQUEST_ID_REUSED.type,
+                f"request_id: {self._request.request_id!r} is in use with a different body; "
+                "use a new id for a new request",
+            )
+
+    @workflow.signal
+    def retry_now(self) -> None:
+        """Try a parked step again at once, after its cause was mended."""
+        self._retry_now = True
+
+    async def _serve(self) -> ClaudeReply:
+        if self._request is None:
+            assert self._failure is not None  # noqa: S101 - one of the two is set at init
+            raise self._failure
+        request = self._request
+        self._make_findable(request)
+        key = RequestKey(customer_id=request.customer_id, request_id=request.request_id)
+
+        admission = await self._ledger_step("admit_request", request, Admission)
+        served = await self._until_unparked(lambda: self._call(request), "calling Claude")
+        # From here on a cancelled workflow finishes all the same: Claude has been paid.
+        order = RecordOrder(
+            key=key,
+            attempt_id=served.attempt_id,
+            metadata=request.metadata,
+            warnings=admission.warnings,
+        )
+        recorded = await _to_the_end(self._ledger_step("record_usage", order, RecordedUsage))
+        self._reply = ClaudeReply(
+            request_id=request.request_id, message=served.message, bill=recorded.bill
+        )
+        if recorded.bill.status == "unpriced":
+            self._tell(BillingState.UNPRICED, recorded.bill.explanation)
+        if recorded.meter_events:
+            await _to_the_end(
+                self._until_unparked(
+                    lambda: self._meter(MeterOrder(key=key, events=recorded.meter_events)),
+                    "telling Stripe",
+                )
+            )
+        return self._reply
+
+    def _call(self, request: ClaudeRequest) -> Awaitable[ServedReply]:
+        return workflow.execute_activity(
+            "call_claude",
+            request,
+            result_type=ServedReply,
+            task_queue=CLAUDE_TASK_QUEUE,
+            start_to_close_timeout=CALL_TIMEOUT,
+            schedule_to_close_timeout=CALL_PATIENCE,
+            heartbeat_timeout=CALL_HEARTBEAT,
+            retry_policy=CALL_RETRIES,
+            # A call in flight is not cut off: what Claude generates is billed to us anyway.
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            priority=Priority(priority_key=INTERACTIVE, fairness_key=request.customer_id),
+        )
+
+    def _meter(self, order: MeterOrder) -> Awaitable[MeterReceipt]:
+        return workflow.execute_activity(
+            "send_meter_events",
+            order,
+            result_type=MeterReceipt,
+            start_to_close_timeout=METER_TIMEOUT,
+            heartbeat_timeout=METER_HEARTBEAT,
+            retry_policy=METER_RETRIES,
+        )
+
+    async def _ledger_step(self, name: str, order: Any, result: type[_T]) -> _T:
+        return await workflow.execute_local_activity(
+            name,
+            order,
+            result_type=result,
+            start_to_close_timeout=LEDGER_STEP_TIMEOUT,
+            retry_policy=LEDGER_STEP_RETRIES,
+        )
+
+    async def _until_unparked(self, step: Callable[[], Awaitable[_T]], doing: str) -> _T:
+        """Run a step; while it fails in a way only a person can mend, wait visibly and repeat."""
+        pause, parked = PARK_FIRST, False
+        while True:
+            try:
+                result = await step()
+            except ActivityError as error:
+                cause = _cause_of(error)
+                row = FAILURES.get(cause.type or "")
+                if row is None or row.action is not Action.PARK:
+                    raise
+                self._tell(BillingState.STUCK, f"{doing}: {cause.message}", said=parked)
+                parked, self._retry_now = True, False
+                try:
+                    await workflow.wait_condition(lambda: self._retry_now, timeout=pause)
+                except TimeoutError:
+                    pause = min(pause * 2, PARK_LONGEST)
+                continue
+            if parked:
+                self._tell(BillingState.ACTIVE, "")
+            return result
+
+    def _make_findable(self, request: ClaudeRequest) -> None:
+        """Set what `tallystick.Client` sets at the start, for whoever started us without it."""
+        if workflow.info().typed_search_attributes.get(_CUSTOMER_ID) is None:
+            workflow.upsert_search_attributes([_CUSTOMER_ID.value_set(request.customer_id)])
+
+    def _tell(self, state: str, details: str, *, said: bool = False) -> None:
+        """Show an operator where the request stands, in the list and on its page."""
+        workflow.set_current_details(details)
+        if not said:
+            workflow.upsert_search_attributes([_BILLING_STATE.value_set(state)])
+
+
+async def _to_the_end(step: Coroutine[Any, Any, _T]) -> _T:
+    """Await a step that a cancelled workflow must still finish."""
+    task = asyncio.ensure_future(step)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.done():
+                raise
+
+
+def _refusal(type_: str, message: str, details: dict[str, Any] | None = None) -> ApplicationError:
+    # The server stores a refusal and gives it to later callers too; the instant tells them so.
+    told = {**(details or {}), "refused_at": workflow.now().isoformat()}
+    return ApplicationError(message, told, type=type_, non_retryable=True)
+
+
+def _cause_of(error: ActivityError) -> ApplicationError:
+    """Return the failure inside a failed step as one that can end the workflow."""
+    if is_cancelled_exception(error):
+        return _refusal(CANCELLED.type, "cancelled before Claude had answered")
+    if isinstance(error.cause, ApplicationError):
+        details = error.cause.details[0] if error.cause.details else {}
+        return _refusal(error.cause.type or "", error.cause.message, details)
+    return _refusal("StepFailed", f"{error.activity_type} failed: {error.cause or error.message}")
