@@ -109,9 +109,10 @@ def _trouble(account: Account, meter: Obj | None, payload: dict[str, str]) -> st
     customer_key, value_key = _keys(meter)
     if customer_key not in payload:
         return "meter_event_no_customer_defined"
-    if payload[customer_key] not in account.table("customer"):
-        return "meter_event_customer_not_found"
-    return _value_trouble(payload.get(value_key))
+    known = payload[customer_key] in account.table("customer")
+    return _value_trouble(payload.get(value_key)) or (
+        None if known else "meter_event_customer_not_found"
+    )
 
 
 def _value_trouble(value: str | None) -> str | None:
