@@ -4,7 +4,7 @@ They share the port of the API they disturb, so one address is all that a drill 
 another process needs.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
@@ -26,7 +26,7 @@ async def read_order(request: Request, model: type[M]) -> M:
         raise HTTPException(400, str(error)) from None
 
 
-def fault_routes(faults: Faults) -> list[Route]:
+def fault_routes(faults: Faults[Any]) -> list[Route]:
     """`/_sandbox/faults`: GET what is armed, POST a `FaultOrder`, DELETE all."""
 
     async def show(_: Request) -> JSONResponse:

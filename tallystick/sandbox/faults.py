@@ -10,10 +10,11 @@ What a fault does is its stand-in's business: each declares its faults as `Fault
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, ClassVar, Generic
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypeVar
 
 
 class Fault(BaseModel):
@@ -22,6 +23,9 @@ class Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
+
+
+F = TypeVar("F", bound=Fault, default=Fault)
 
 
 class FaultRule(BaseModel):
@@ -49,25 +53,29 @@ class BadFaultOrderError(ValueError):
     """An order names a fault or an option that the stand-in does not have."""
 
 
-class _Armed:
+class _Armed(Generic[F]):
     """One rule with its fault ready and what is left of its times."""
 
-    def __init__(self, rule: FaultRule, fault: Fault):
+    def __init__(self, rule: FaultRule, fault: F):
         self.rule, self.fault, self.left = rule, fault, rule.times
         self._match = rule.match.encode()
 
-    def take(self, request: bytes) -> bool:
-        if self.left == 0 or self._match not in request:
+    def take(self, request: bytes, fits: Callable[[F], bool]) -> bool:
+        if self.left == 0 or self._match not in request or not fits(self.fault):
             return False
         if self.left is not None:
             self.left -= 1
         return True
 
 
-class Faults:
+def _always(_: Fault) -> bool:
+    return True
+
+
+class Faults(Generic[F]):
     """The faults of one stand-in: what is armed, and what was applied."""
 
-    def __init__(self, kinds: Iterable[type[Fault]], order: FaultOrder | None = None):
+    def __init__(self, kinds: Iterable[type[F]], order: FaultOrder | None = None):
         self._kinds = {kind.name: kind for kind in kinds}
         self.clear()
         if order is not None:
@@ -89,18 +97,19 @@ class Faults:
 
     def clear(self) -> None:
         """Disarm everything and forget what was applied."""
-        self._armed: list[_Armed] = []
-        self._rates: list[tuple[Fault, float]] = []
+        self._armed: list[_Armed[F]] = []
+        self._rates: list[tuple[F, float]] = []
         self._seed = 0
         self._seen = Counter[bytes]()
         self._applied = Counter[str]()
 
-    def pick(self, request: bytes) -> Fault | None:
+    def pick(self, request: bytes, fits: Callable[[F], bool] = _always) -> F | None:
         """Return the fault that this request meets, if any; counts it as applied.
 
-        `request` is the raw body, or whatever else makes a request recognisable.
+        `request` is the raw body, or whatever else makes a request recognisable. A fault that does
+        not fit the kind of request passes it by, with its times unspent.
         """
-        fault = self._by_rule(request) or self._by_rate(request)
+        fault = self._by_rule(request, fits) or self._by_rate(request, fits)
         if fault is not None:
             self._applied[fault.name] += 1
         return fault
@@ -115,7 +124,7 @@ class Faults:
             "known": {name: kind.model_json_schema() for name, kind in self._kinds.items()},
         }
 
-    def _fault(self, name: str, options: dict[str, Any]) -> Fault:
+    def _fault(self, name: str, options: dict[str, Any]) -> F:
         kind = self._kinds.get(name)
         if kind is None:
             raise BadFaultOrderError(f"no fault {name!r}; known: {', '.join(sorted(self._kinds))}")
@@ -126,10 +135,10 @@ class Faults:
             where = ".".join(str(part) for part in first["loc"]) or "options"
             raise BadFaultOrderError(f"{name}: {where}: {first['msg']}") from None
 
-    def _by_rule(self, request: bytes) -> Fault | None:
-        return next((armed.fault for armed in self._armed if armed.take(request)), None)
+    def _by_rule(self, request: bytes, fits: Callable[[F], bool]) -> F | None:
+        return next((armed.fault for armed in self._armed if armed.take(request, fits)), None)
 
-    def _by_rate(self, request: bytes) -> Fault | None:
+    def _by_rate(self, request: bytes, fits: Callable[[F], bool]) -> F | None:
         if not self._rates:
             return None
         digest = hashlib.sha256(request).digest()
@@ -139,6 +148,6 @@ class Faults:
         draw = int.from_bytes(drawn[:8], "big") / 2**64
         for fault, share in self._rates:
             if draw < share:
-                return fault
+                return fault if fits(fault) else None
             draw -= share
         return None

@@ -1,0 +1,65 @@
+"""The stand-in as one ASGI app: the API's routes and the control routes on one port."""
+
+import time
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from tallystick.sandbox.claude.catalogue import GetModel, ListModels
+from tallystick.sandbox.claude.control import control_routes
+from tallystick.sandbox.claude.errors import ApiError
+from tallystick.sandbox.claude.latency import Latency
+from tallystick.sandbox.claude.messages import CountTokens, Messages
+from tallystick.sandbox.claude.replies import new_id
+from tallystick.sandbox.claude.service import ClaudeService
+from tallystick.sandbox.control import fault_routes, hold_routes
+from tallystick.sandbox.faults import FaultOrder
+
+
+def create_claude_app(
+    *,
+    faults: FaultOrder | None = None,
+    latency: Latency | None = None,
+    clock: Callable[[], float] = time.time,
+    minimum_cached_tokens: int = 1_024,
+) -> Starlette:
+    """Return a stand-in for Claude, to be served with `tallystick.sandbox.server.serve`.
+
+    Args:
+        faults: armed from the start.
+        latency: how long replies take; none by default.
+        clock: seconds since the epoch, for cache lifetimes and the journal.
+        minimum_cached_tokens: prefixes with fewer are not cached.
+
+    Raises:
+        BadFaultOrderError: the faults name one that there is not.
+    """
+    service = ClaudeService(
+        faults=faults,
+        latency=latency,
+        clock=clock,
+        minimum_cached_tokens=minimum_cached_tokens,
+    )
+    return Starlette(
+        routes=[
+            Route("/v1/messages", Messages(service), methods=["POST"]),
+            Route("/v1/messages/count_tokens", CountTokens(service), methods=["POST"]),
+            Route("/v1/models", ListModels(service), methods=["GET"]),
+            Route("/v1/models/{model}", GetModel(service), methods=["GET"]),
+            *fault_routes(service.faults),
+            *hold_routes(service.holds),
+            *control_routes(service),
+        ],
+        exception_handlers={404: _no_such_route, 405: _no_such_route},
+    )
+
+
+async def _no_such_route(_: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    request_id = new_id("req")
+    body = ApiError(status, str(error)).body(request_id)
+    return JSONResponse(body, status, {"request-id": request_id})

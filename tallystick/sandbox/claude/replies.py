@@ -1,0 +1,171 @@
+"""The reply to a request: made from the request alone, so that a run can be repeated.
+
+Text and length are a function of the prompt; `max_tokens` only cuts it. Ids are fresh each time,
+as each call to Claude is a new one. A `Reply` holds what the wire shows and, beside it, what is
+billed of it: the two differ for refusals and for iterations, and the journal needs both.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tallystick.sandbox.claude.bodies import MessagesBody
+from tallystick.sandbox.claude.models import geography, resolve
+from tallystick.sandbox.claude.tokens import CHARACTERS_PER_TOKEN, Tokens
+
+_TALE = (
+    "A stick of hazel was notched for the sum and split along its length. The longer half went to "
+    "the one who had paid, the shorter to the one who had been paid. Neither could add a notch "
+    "alone, for the halves were laid together when the account was settled and had to match. "
+    "Where they did not, the difference was looked for in the year's receipts, line by line, until "
+    "it had a name. Clerks wrote of floods, lost ships and honest mistakes, and of few thieves. "
+    "What was owed was carved before the grain was measured, and what was measured was carved "
+    "before the cart had left the yard. So nobody had to trust a memory, and nobody did. "
+)
+_SHORTEST, _SPREAD = 40, 360
+_LONGEST = _SHORTEST + _SPREAD
+_TEXT = _TALE * (2 + _LONGEST * CHARACTERS_PER_TOKEN // len(_TALE))
+
+
+def new_id(prefix: str) -> str:
+    """Return an identifier that nothing else has."""
+    return f"{prefix}_{uuid.uuid4().hex[:24]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One entry of `usage.iterations`. `free` ones are listed, not billed."""
+
+    type: str
+    tokens: Tokens
+    model: str | None = None
+    free: bool = False
+
+    def as_usage(self) -> dict[str, Any]:
+        """Return the entry as the wire has it."""
+        named = {} if self.model is None else {"model": self.model}
+        return {"type": self.type, **named, **usage_counts(self.tokens)}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer of Claude's.
+
+    `tokens` are the top-level counts. `growth` input tokens come to light only while streaming.
+    A `refused` reply without content is free.
+    """
+
+    model: str
+    content: Sequence[dict[str, Any]]
+    tokens: Tokens
+    stop_reason: str
+    service_tier: str = "standard"
+    inference_geo: str = "global"
+    speed: str = "standard"
+    iterations: Sequence[Iteration] = ()
+    growth: int = 0
+    start_model: str | None = None
+    id: str = field(default_factory=lambda: new_id("msg"))
+
+    @property
+    def stop_details(self) -> dict[str, Any] | None:
+        """What the wire tells about a refusal."""
+        if self.stop_reason != "refusal":
+            return None
+        return {"type": "refusal", "category": "general_harms", "explanation": None}
+
+    @property
+    def served(self) -> Tokens:
+        """Every token that was used, billed or not."""
+        return (
+            sum((each.tokens for each in self.iterations), Tokens())
+            if self.iterations
+            else self.tokens
+        )
+
+    @property
+    def billable(self) -> Tokens:
+        """What Claude bills: all but a refusal before output and hops that declined before any."""
+        if self.stop_reason == "refusal" and not self.content:
+            return Tokens()
+        if self.iterations:
+            return sum((each.tokens for each in self.iterations if not each.free), Tokens())
+        return self.tokens
+
+    def usage(self) -> dict[str, Any]:
+        """Return the usage object of a whole reply."""
+        usage: dict[str, Any] = {
+            **usage_counts(self.tokens),
+            "output_tokens_details": {"thinking_tokens": 0},
+            "server_tool_use": None,
+            "service_tier": self.service_tier,
+            "inference_geo": self.inference_geo,
+            "speed": self.speed,
+        }
+        if self.iterations:
+            usage["iterations"] = [each.as_usage() for each in self.iterations]
+        return usage
+
+    def message(self) -> dict[str, Any]:
+        """Return the message object of a whole reply."""
+        return {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": list(self.content),
+            "stop_reason": self.stop_reason,
+            "stop_sequence": None,
+            "stop_details": self.stop_details,
+            "usage": self.usage(),
+        }
+
+
+def usage_counts(tokens: Tokens) -> dict[str, Any]:
+    """Return the counts as a usage object names them; the split and its sum both appear."""
+    return {
+        "input_tokens": tokens.input,
+        "cache_creation_input_tokens": tokens.cache_write_5m + tokens.cache_write_1h,
+        "cache_read_input_tokens": tokens.cache_read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": tokens.cache_write_5m,
+            "ephemeral_1h_input_tokens": tokens.cache_write_1h,
+        },
+        "output_tokens": tokens.output,
+    }
+
+
+def write_reply(body: MessagesBody, prompt: Tokens) -> Reply:
+    """Answer a request whose input was counted already.
+
+    Raises:
+        ApiError: 400 or 404 for what the model cannot do or is not.
+    """
+    model = resolve(body.model)
+    wanted, offset = _draw(body)
+    length = min(wanted, body.max_tokens)
+    return Reply(
+        model=model,
+        content=[{"type": "text", "text": _text(offset, length)}] if length else [],
+        tokens=prompt + Tokens(output=length),
+        stop_reason="max_tokens" if wanted > body.max_tokens else "end_turn",
+        inference_geo=geography(model, body.inference_geo),
+        speed=body.speed or "standard",
+    )
+
+
+def _draw(body: MessagesBody) -> tuple[int, int]:
+    """Return the length in tokens that this prompt deserves, and where in the tale it begins."""
+    prompt = json.dumps([body.model, body.system, body.messages], separators=(",", ":"))
+    digest = hashlib.sha256(prompt.encode()).digest()
+    return (
+        _SHORTEST + int.from_bytes(digest[:4], "big") % _SPREAD,
+        int.from_bytes(digest[4:8], "big") % len(_TALE),
+    )
+
+
+def _text(offset: int, tokens: int) -> str:
+    return _TEXT[offset : offset + tokens * CHARACTERS_PER_TOKEN]

@@ -1,0 +1,60 @@
+"""What one stand-in knows and does, without HTTP: its cache, its journal, its faults and its time.
+
+The Messages endpoint stands on it; message batches and usage reports are further endpoints that
+will stand on it too, and share the one cache and the one journal.
+"""
+
+import time
+from collections.abc import Callable
+
+from tallystick.sandbox.claude.bodies import MessagesBody
+from tallystick.sandbox.claude.caching import PromptCache
+from tallystick.sandbox.claude.errors import ApiError
+from tallystick.sandbox.claude.faults import CLAUDE_FAULTS, ClaudeFault
+from tallystick.sandbox.claude.journal import Journal
+from tallystick.sandbox.claude.latency import Latency
+from tallystick.sandbox.claude.models import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, resolve
+from tallystick.sandbox.claude.prompt import segments_of
+from tallystick.sandbox.claude.replies import Reply, write_reply
+from tallystick.sandbox.faults import FaultOrder, Faults
+from tallystick.sandbox.holds import Holds
+
+
+class ClaudeService:
+    """One stand-in.
+
+    Args:
+        faults: armed from the start.
+        latency: how long replies take; none by default.
+        clock: seconds since the epoch, for cache lifetimes and the journal.
+        minimum_cached_tokens: prefixes with fewer are not cached.
+    """
+
+    def __init__(
+        self,
+        *,
+        faults: FaultOrder | None = None,
+        latency: Latency | None = None,
+        clock: Callable[[], float] = time.time,
+        minimum_cached_tokens: int = 1_024,
+    ):
+        self.faults = Faults(CLAUDE_FAULTS, faults)
+        self.holds = Holds()
+        self.latency = latency or Latency()
+        self.journal = Journal(clock)
+        self._cache = PromptCache(clock, minimum_cached_tokens)
+
+    def reply(self, body: MessagesBody, key: str, fault: ClaudeFault | None = None) -> Reply:
+        """Do the work of one request: use the cache, write the reply, let the fault reshape it.
+
+        Raises:
+            ApiError: 400 or 404 for what the model cannot do or is not.
+        """
+        model = resolve(body.model)
+        segments = segments_of(body)
+        if body.max_tokens > MAX_OUTPUT_TOKENS:
+            raise ApiError(400, f"max_tokens: {body.max_tokens} > {MAX_OUTPUT_TOKENS}")
+        if (size := sum(segment.tokens for segment in segments)) > MAX_PROMPT_TOKENS:
+            raise ApiError(400, f"prompt is too long: {size} tokens > {MAX_PROMPT_TOKENS} maximum")
+        reply = write_reply(body, self._cache.serve(f"{key}\0{model}", segments))
+        return reply if fault is None else fault.reshape(reply)
