@@ -1,0 +1,82 @@
+"""A rating in plain words, for the person who pays for it (requirements 66 and 68).
+
+Tokens mean nothing to most people, so lengths are told in pages, and what moved the price is said
+beside it: the answer's length, the cache, the batch price, searches. Amounts here are rounded for
+reading; the lines of the bill are the exact ones.
+"""
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+from tallystick.money import plain, total
+from tallystick.pricing.book import PriceBook
+from tallystick.pricing.rating import Rating
+from tallystick.pricing.savings import batch_savings, cache_savings
+from tallystick.pricing.tokens import TokenKind
+
+TOKENS_PER_PAGE = 250
+_READABLE = Context(prec=2, rounding=ROUND_HALF_EVEN)
+_CENT = Decimal("0.01")
+
+
+def explain(rating: Rating, *, book: PriceBook | None = None) -> str:
+    """Explain a rating to a customer."""
+    if rating.status == "not_billed":
+        return f"Not billed: {rating.reason}."
+    if rating.cost_usd is None:
+        return f"Not priced yet: {rating.reason}."
+    tokens = rating.tokens
+    said = [
+        f"The prompt was {pages(tokens.prompt)} and the answer {pages(tokens.output)} "
+        f"({TOKENS_PER_PAGE} tokens a page)."
+    ]
+    said += [*_answer_share(rating), *_cache(rating, book), *_batch(rating, book)]
+    if tokens.web_search:
+        searches = (
+            "1 web search" if tokens.web_search == 1 else f"{tokens.web_search:,} web searches"
+        )
+        amount = total(line.amount_usd for line in rating.lines if line.kind == "web_search")
+        said.append(f"{searches} cost {dollars(amount)}.")
+    if rating.partial:
+        said.append(
+            "The answer stopped at a length limit, so it is partial; it is billed as served."
+        )
+    return " ".join(said)
+
+
+def pages(tokens: int) -> str:
+    """Return a length in words, at 250 tokens a page."""
+    if tokens == 0:
+        return "empty"
+    if tokens < TOKENS_PER_PAGE:
+        return "less than a page of text"
+    count = (2 * tokens + TOKENS_PER_PAGE) // (2 * TOKENS_PER_PAGE)
+    return "about 1 page of text" if count == 1 else f"about {count:,} pages of text"
+
+
+def dollars(amount: Decimal) -> str:
+    """Write an amount for reading: cents, or two digits of anything smaller."""
+    if abs(amount) >= 1:
+        return f"${amount.quantize(_CENT, rounding=ROUND_HALF_EVEN):,}"
+    return f"${plain(_READABLE.plus(amount))}"
+
+
+def _answer_share(rating: Rating) -> list[str]:
+    answer = total(line.amount_usd for line in rating.lines if line.kind == TokenKind.OUTPUT)
+    if not rating.cost_usd or not answer:
+        return []
+    share = round(100 * answer / rating.cost_usd)
+    return [f"Longer responses cost more: the answer made up {share} % of the price."]
+
+
+def _cache(rating: Rating, book: PriceBook | None) -> list[str]:
+    saved = cache_savings(rating, book=book)
+    if saved > 0:
+        return [f"Caching saved {dollars(saved)}."]
+    if saved < 0:
+        return [f"Keeping the prompt in the cache cost {dollars(-saved)} more; reading it saves."]
+    return []
+
+
+def _batch(rating: Rating, book: PriceBook | None) -> list[str]:
+    saved = batch_savings(rating, book=book)
+    return [f"The batch price saved {dollars(saved)}."] if saved else []
