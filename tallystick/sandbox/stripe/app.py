@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tallystick.sandbox.control import fault_routes, hold_routes
-from tallystick.sandbox.faults import Fault, FaultOrder, Faults
+from tallystick.sandbox.faults import FaultOrder, Faults
 from tallystick.sandbox.holds import Holds
 from tallystick.sandbox.server import connection_of
 from tallystick.sandbox.stripe import (
@@ -31,6 +31,7 @@ from tallystick.sandbox.stripe import (
 from tallystick.sandbox.stripe.account import Account, Clock
 from tallystick.sandbox.stripe.control import journal_routes
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint
+from tallystick.sandbox.stripe.faults import StripeFault
 from tallystick.sandbox.stripe.idempotency import Answer, Replays
 from tallystick.sandbox.stripe.wire import Obj, Refusal, decode_form, parse
 
@@ -45,7 +46,7 @@ class _Cut(Response):
 
 
 class _Gates:
-    def __init__(self, account: Account, armed: Faults, holds: Holds):
+    def __init__(self, account: Account, armed: Faults[StripeFault], holds: Holds):
         self._account, self._faults, self._holds = account, armed, holds
         self._replays = Replays()
         self._request_ids = itertools.count(1)
@@ -60,7 +61,7 @@ class _Gates:
         body = await request.body()
         seen = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
         self._account.calls[f"{endpoint.method} {endpoint.path}"] += 1
-        fault = self._faults.pick(seen)
+        fault = self._faults.pick(seen, lambda fault: fault.fits(endpoint.path))
         match fault:
             case faults.Slow():
                 await asyncio.sleep(fault.seconds)
@@ -79,7 +80,7 @@ class _Gates:
         return Response(answer.body, answer.status, headers, "application/json")
 
     async def _replay_or_work(
-        self, endpoint: Endpoint, request: Request, body: bytes, fault: Fault | None
+        self, endpoint: Endpoint, request: Request, body: bytes, fault: StripeFault | None
     ) -> Answer:
         try:
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -123,7 +124,7 @@ def _decode(endpoint: Endpoint, query: str, body: bytes) -> object:
         raise Refusal(400, "The body is not JSON.", code="invalid_request") from None
 
 
-def _fail_on_demand(fault: Fault | None) -> None:
+def _fail_on_demand(fault: StripeFault | None) -> None:
     match fault:
         case faults.RateLimited():
             headers = {"Stripe-Rate-Limited-Reason": fault.reason} if fault.reason else {}

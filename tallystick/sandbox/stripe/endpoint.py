@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tallystick.sandbox.faults import Fault
 from tallystick.sandbox.stripe.account import Account
+from tallystick.sandbox.stripe.faults import StripeFault
 from tallystick.sandbox.stripe.wire import Obj, Params, Refusal
 
 
@@ -24,7 +24,7 @@ class Call:
     ids: dict[str, str]
     livemode: bool
     idempotency_key: str | None
-    fault: Fault | None
+    fault: StripeFault | None
 
 
 Handler = Callable[[Call, Any], Awaitable[Obj]]

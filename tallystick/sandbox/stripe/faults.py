@@ -10,7 +10,20 @@ from pydantic import Field
 from tallystick.sandbox.faults import Fault
 
 
-class RateLimited(Fault):
+class StripeFault(Fault):
+    """Base of these; `paths` are the endpoints it can hit, all when empty."""
+
+    paths: ClassVar[tuple[str, ...]] = ()
+
+    def fits(self, path: str) -> bool:
+        """Say whether a call of this endpoint can meet the fault."""
+        return not self.paths or path in self.paths
+
+
+_SINGLE = ("/v1/billing/meter_events", "/v2/billing/meter_events")
+
+
+class RateLimited(StripeFault):
     """429 before any work; without a reason it reads as a lock timeout."""
 
     name: ClassVar[str] = "rate_limited"
@@ -19,19 +32,19 @@ class RateLimited(Fault):
     reason: str | None = "global-rate"
 
 
-class ServerError(Fault):
+class ServerError(StripeFault):
     """500 before any work. v1 keeps it under the idempotency key, and replays it for a day."""
 
     name: ClassVar[str] = "server_error"
 
 
-class Unavailable(Fault):
+class Unavailable(StripeFault):
     """503 with an HTML body, from something in front of the API."""
 
     name: ClassVar[str] = "unavailable"
 
 
-class Refused(Fault):
+class Refused(StripeFault):
     """An error answer of choice before any work."""
 
     name: ClassVar[str] = "refused"
@@ -41,19 +54,19 @@ class Refused(Fault):
     message: str = "Refused on demand."
 
 
-class NoAnswer(Fault):
+class NoAnswer(StripeFault):
     """The work is done and counted, then the connection is reset."""
 
     name: ClassVar[str] = "no_answer"
 
 
-class Reset(Fault):
+class Reset(StripeFault):
     """The connection is reset before any work."""
 
     name: ClassVar[str] = "reset"
 
 
-class Slow(Fault):
+class Slow(StripeFault):
     """The work begins late."""
 
     name: ClassVar[str] = "slow"
@@ -61,23 +74,25 @@ class Slow(Fault):
     seconds: float = Field(default=1.0, ge=0)
 
 
-class RejectedLater(Fault):
+class RejectedLater(StripeFault):
     """Meter events are accepted and end in an error report; only those whose identifier contains
     `identifier`."""
 
     name: ClassVar[str] = "rejected_later"
+    paths: ClassVar[tuple[str, ...]] = (*_SINGLE, "/v2/billing/meter_event_stream")
 
     code: str = "meter_event_customer_not_found"
     identifier: str = ""
 
 
-class DuplicateReported(Fault):
+class DuplicateReported(StripeFault):
     """A single meter event counts, and the answer calls it a duplicate: a proxy sent it twice."""
 
     name: ClassVar[str] = "duplicate_reported"
+    paths: ClassVar[tuple[str, ...]] = _SINGLE
 
 
-KINDS: tuple[type[Fault], ...] = (
+KINDS: tuple[type[StripeFault], ...] = (
     RateLimited,
     ServerError,
     Unavailable,
