@@ -1,5 +1,6 @@
 """A served Claude stand-in with the official SDK and the control API at hand."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,6 +42,27 @@ class StandIn:
 
     async def rows(self) -> list[dict[str, Any]]:
         return (await self.get("journal"))["rows"]
+
+    async def settled(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many requests were served and the fate of each answer is known."""
+        async with asyncio.timeout(30):
+            while True:
+                rows = await self.rows()
+                if len(rows) == count and all(row["delivered"] != "unknown" for row in rows):
+                    return rows
+
+    async def hold(self, **order: Any) -> str:
+        answer = await self.control.post("/_sandbox/holds", json=order)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["id"]
+
+    async def caught(self, hold: str) -> None:
+        """Wait until one request is in the hold."""
+        async with asyncio.timeout(30):
+            while True:
+                held = {each["id"]: each["waiting"] for each in (await self.get("holds"))["holds"]}
+                if held[hold] == 1:
+                    return
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ costs about a kilobyte.
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Journal:
             streamed=streamed,
             fault=fault,
             body_sha256=hashlib.sha256(raw).hexdigest(),
-            key_last4=key[-4:],
+            key_last4=sys.intern(key[-4:]),
         )
         self._rows.append(row)
         return row
@@ -112,7 +113,7 @@ class Journal:
         return {"rows": rows, "next": end if end < len(self._rows) else None}
 
     def totals(self) -> dict[str, Any]:
-        """Return counts and tokens per kind: all, billable, billable by delivery and by model."""
+        """Return counts and tokens per kind: served, billable and how delivered, free."""
         billable = [row for row in self._rows if row.billable != Tokens()]
         return {
             "served": _total(row.served for row in self._rows),

@@ -52,14 +52,16 @@ class Messages(Endpoint):
             streamed=streamed,
             fault=None if fault is None else fault.name,
         )
-        await service.holds.pause("served", raw)
-        headers, parts = _answer(reply, request_id, streamed=streamed)
-        row.delivered = "no"
-        if fault is not None:
-            parts = fault.disturb(parts)
-        whole = await Delivery(send, headers).deliver(parts, service.latency)
-        if whole and connection_of(scope).is_open:
-            row.delivered = "yes"
+        delivered = False
+        try:
+            await service.holds.pause("served", raw)
+            headers, parts = _answer(reply, request_id, streamed=streamed)
+            if fault is not None:
+                parts = fault.disturb(parts)
+            whole = await Delivery(send, headers).deliver(parts, service.latency)
+            delivered = whole and connection_of(scope).is_open
+        finally:
+            row.delivered = "yes" if delivered else "no"
 
     async def _strike(self, fault: ClaudeFault) -> None:
         try:

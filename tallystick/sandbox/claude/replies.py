@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tallystick.sandbox.claude.bodies import MessagesBody
-from tallystick.sandbox.claude.models import geography, resolve
 from tallystick.sandbox.claude.tokens import CHARACTERS_PER_TOKEN, Tokens
 
 _TALE = (
@@ -138,13 +137,8 @@ def usage_counts(tokens: Tokens) -> dict[str, Any]:
     }
 
 
-def write_reply(body: MessagesBody, prompt: Tokens) -> Reply:
-    """Answer a request whose input was counted already.
-
-    Raises:
-        ApiError: 400 or 404 for what the model cannot do or is not.
-    """
-    model = resolve(body.model)
+def write_reply(body: MessagesBody, model: str, inference_geo: str, prompt: Tokens) -> Reply:
+    """Answer a request whose input was counted already."""
     wanted, offset = _draw(body)
     length = min(wanted, body.max_tokens)
     return Reply(
@@ -152,7 +146,7 @@ def write_reply(body: MessagesBody, prompt: Tokens) -> Reply:
         content=[{"type": "text", "text": _text(offset, length)}] if length else [],
         tokens=prompt + Tokens(output=length),
         stop_reason="max_tokens" if wanted > body.max_tokens else "end_turn",
-        inference_geo=geography(model, body.inference_geo),
+        inference_geo=inference_geo,
         speed=body.speed or "standard",
     )
 

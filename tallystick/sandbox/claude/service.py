@@ -13,7 +13,12 @@ from tallystick.sandbox.claude.errors import ApiError
 from tallystick.sandbox.claude.faults import CLAUDE_FAULTS, ClaudeFault
 from tallystick.sandbox.claude.journal import Journal
 from tallystick.sandbox.claude.latency import Latency
-from tallystick.sandbox.claude.models import MAX_OUTPUT_TOKENS, MAX_PROMPT_TOKENS, resolve
+from tallystick.sandbox.claude.models import (
+    MAX_OUTPUT_TOKENS,
+    MAX_PROMPT_TOKENS,
+    geography,
+    resolve,
+)
 from tallystick.sandbox.claude.prompt import segments_of
 from tallystick.sandbox.claude.replies import Reply, write_reply
 from tallystick.sandbox.faults import FaultOrder, Faults
@@ -51,10 +56,12 @@ class ClaudeService:
             ApiError: 400 or 404 for what the model cannot do or is not.
         """
         model = resolve(body.model)
+        geo = geography(model, body.inference_geo)
         segments = segments_of(body)
         if body.max_tokens > MAX_OUTPUT_TOKENS:
             raise ApiError(400, f"max_tokens: {body.max_tokens} > {MAX_OUTPUT_TOKENS}")
         if (size := sum(segment.tokens for segment in segments)) > MAX_PROMPT_TOKENS:
             raise ApiError(400, f"prompt is too long: {size} tokens > {MAX_PROMPT_TOKENS} maximum")
-        reply = write_reply(body, self._cache.serve(f"{key}\0{model}", segments))
+        prompt = self._cache.serve(f"{key}\0{model}", segments)
+        reply = write_reply(body, model, geo, prompt)
         return reply if fault is None else fault.reshape(reply)
