@@ -19,6 +19,7 @@ from tallystick.pricing.external import rate_line, rate_text
 from tallystick.pricing.rating import Rating, rate
 from tallystick.pricing.savings import batch_savings, cache_savings
 from tallystick.pricing.tokens import TOKEN_KINDS, TokenCounts, TokenKind
+from tallystick.pricing.usage import billable_part, complete_stream_usage
 
 __all__ = [
     "TOKEN_KINDS",
@@ -32,8 +33,10 @@ __all__ = [
     "TokenCounts",
     "TokenKind",
     "batch_savings",
+    "billable_part",
     "cache_savings",
     "cliff_warnings",
+    "complete_stream_usage",
     "dearest_input_kind",
     "estimate_cost",
     "estimate_input_tokens",
