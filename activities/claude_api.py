@@ -5,7 +5,8 @@ been served, without an attempt row to show for it. Bodies and replies stay raw 
 parameter or a usage field the SDK does not know yet is neither refused nor lost.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,13 +15,16 @@ import httpx2
 from anthropic import AsyncAnthropic, AsyncStream
 
 from activities.claude_stream import ReplyAssembler
-from tallystick.errors import CLAUDE_STREAM_BROKEN, Failure, classify_claude
+from tallystick.errors import CLAUDE_NO_ANSWER, CLAUDE_STREAM_BROKEN, Failure, classify_claude
 
 STREAM_FROM_MAX_TOKENS = 21_334
 """From here Claude wants a streamed call: a silent connection would be cut before the answer
 (facts on Claude, 'SDK client', Timeout)."""
 
 _PATH = "/v1/messages"
+_COUNT_PATH = "/v1/messages/count_tokens"
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "mcp_servers")
+"""What count_tokens takes of a Messages body."""
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Hears every event of a streamed call as it arrives. Whatever it does, the bill is the same."""
@@ -81,28 +85,22 @@ class ClaudeApi:
         """
         wants_stream = params.get("max_tokens", 0) >= STREAM_FROM_MAX_TOKENS
         assembler = ReplyAssembler()
-        try:
+        with _named_failures(assembler):
             if wants_stream or listener is not None:
                 return await self._stream(params, assembler, listener)
             response = await self._client.post(_PATH, body=dict(params), cast_to=httpx2.Response)
             return Answer(_object(response), response.headers.get("request-id"))
-        except anthropic.APIStatusError as error:
-            raise ClaudeCallError(
-                classify_claude(error.status_code, error.error_code or error.type),
-                f"Claude answered {error.status_code}: {error.api_message or error.type}",
-                retry_after=_retry_after(error.response),
-                claude_request_id=error.request_id,
-                usage=assembler.usage,
-            ) from error
-        except (anthropic.APIConnectionError, httpx2.TransportError, ValueError) as error:
-            # A cut connection, a time-out, or a body that ends too soon to be JSON. Mid-stream the
-            # SDK lets the transport's own errors through (facts on Claude, 'Errors').
-            broken = CLAUDE_STREAM_BROKEN if assembler.message else classify_claude(None)
-            raise ClaudeCallError(
-                broken,
-                f"no whole answer from Claude: {type(error).__name__}",
-                usage=assembler.usage,
-            ) from error
+
+    async def count_tokens(self, params: Mapping[str, Any]) -> int:
+        """Return Claude's own count of the prompt: an estimate for guards, never a bill.
+
+        Raises:
+            ClaudeCallError: as for a call.
+        """
+        prompt = {name: params[name] for name in _COUNTED if name in params}
+        with _named_failures(ReplyAssembler()):
+            response = await self._client.post(_COUNT_PATH, body=prompt, cast_to=httpx2.Response)
+            return int(_object(response)["input_tokens"])
 
     async def _stream(
         self, params: Mapping[str, Any], assembler: ReplyAssembler, listener: Listener | None
@@ -129,6 +127,29 @@ class ClaudeApi:
                 usage=assembler.usage,
             )
         return Answer(assembler.message, claude_request_id)
+
+
+@contextmanager
+def _named_failures(assembler: ReplyAssembler) -> Generator[None, None, None]:
+    """Turn what SDK and transport raise into a row of the error table."""
+    try:
+        yield
+    except anthropic.APIStatusError as error:
+        raise ClaudeCallError(
+            classify_claude(error.status_code, error.error_code or error.type),
+            f"Claude answered {error.status_code}: {error.api_message or error.type}",
+            retry_after=_retry_after(error.response),
+            claude_request_id=error.request_id,
+            usage=assembler.usage,
+        ) from error
+    except (anthropic.APIConnectionError, httpx2.TransportError, ValueError, KeyError) as error:
+        # A cut connection, a time-out, or a body that ends too soon to be JSON. Mid-stream the
+        # SDK lets the transport's own errors through (facts on Claude, 'Errors').
+        raise ClaudeCallError(
+            CLAUDE_STREAM_BROKEN if assembler.message else CLAUDE_NO_ANSWER,
+            f"no whole answer from Claude: {type(error).__name__}",
+            usage=assembler.usage,
+        ) from error
 
 
 def _object(response: httpx2.Response) -> dict[str, Any]:

@@ -74,8 +74,9 @@ class ReplyAssembler:
                     if name == "type":
                         continue
                     earlier = block.get(name)
-                    grows = isinstance(earlier, str) and isinstance(value, str)
-                    block[name] = earlier + value if grows else value
+                    if isinstance(earlier, str) and isinstance(value, str):
+                        value = earlier + value  # noqa: PLW2901
+                    block[name] = value
 
     def _finish(self, index: int) -> None:
         if index in self._partial_json:

@@ -26,15 +26,14 @@ def failure(
         retry_after: seconds that the other side asked us to wait.
         details: facts for programs, JSON-ready.
     """
-    retried = row.action is Action.RETRY
     return ApplicationError(
         message[:MESSAGE_LIMIT],
         details,
         type=row.type,
-        non_retryable=not retried,
+        non_retryable=row.action is not Action.RETRY,
         next_retry_delay=timedelta(seconds=retry_after) if retry_after is not None else None,
-        # What passes by itself is no alarm: it is logged quietly and not counted as a failure.
+        # What passes by itself, or is the caller's own affair, is logged quietly and not counted.
         category=(
-            ApplicationErrorCategory.BENIGN if retried else ApplicationErrorCategory.UNSPECIFIED
+            ApplicationErrorCategory.UNSPECIFIED if row.alarm else ApplicationErrorCategory.BENIGN
         ),
     )

@@ -6,11 +6,12 @@ recording is decided by the usage record's unique key. Prices and charges are wo
 """
 
 from datetime import UTC, datetime
+from typing import Any, cast
 
 from temporalio import activity
 
+from activities.claude_api import ClaudeApi, ClaudeCallError
 from activities.failures import failure
-from activities.guards import Guards
 from tallystick.contracts import (
     Admission,
     BillLine,
@@ -31,17 +32,20 @@ from tallystick.ledger import attempts, customers, usage
 from tallystick.ledger.customers import PlanInForce
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
 from tallystick.ledger.tables import Attempt, CustomerStatus
-from tallystick.metering import CHARGE_METER, TOKEN_KINDS, token_meter
+from tallystick.metering import CHARGE_METER, token_meter
 from tallystick.plans import PlanTerms, charge
-from tallystick.pricing import Rating, evidence, explain, rate
+from tallystick.plans.guards import Limits, Pass, Refusal, Undecided, check
+from tallystick.pricing import TOKEN_KINDS, Rating, TokenCounts, TokenKind, explain, rate
+from tallystick.pricing.evidence import evidence
 
 
 class LedgerActivities:
     """Admits requests and records usage in `ledger`."""
 
-    def __init__(self, ledger: Ledger, guards: Guards):
+    def __init__(self, ledger: Ledger, api: ClaudeApi, limits: Limits):
         self._ledger = ledger
-        self._guards = guards
+        self._api = api
+        self._limits = limits
 
     @activity.defn
     async def admit_request(self, request: ClaudeRequest) -> Admission:
@@ -57,7 +61,7 @@ class LedgerActivities:
                 await _may_spend(tx, request.customer_id, now)
         except LedgerUnavailableError as error:
             raise failure(LEDGER_UNAVAILABLE, f"the ledger is away: {error}") from error
-        return Admission(warnings=self._guards.check(request, now))
+        return Admission(warnings=await self._guard(request, now))
 
     @activity.defn
     async def record_usage(self, order: RecordOrder) -> RecordedUsage:
@@ -73,6 +77,27 @@ class LedgerActivities:
         return RecordedUsage(
             bill=usage.bill_of(recorded.record), meter_events=recorded.meter_events
         )
+
+    async def _guard(self, request: ClaudeRequest, now: datetime) -> tuple[str, ...]:
+        limits = Limits(
+            max_input_tokens=request.max_input_tokens or self._limits.max_input_tokens,
+            max_cost_usd=request.max_cost_usd or self._limits.max_cost_usd,
+        )
+        verdict = check(request.params, limits, now)
+        if isinstance(verdict, Undecided):
+            try:
+                counted = await self._api.count_tokens(request.params)
+            except ClaudeCallError as error:
+                raise failure(
+                    error.failure,
+                    f"counting the prompt's tokens: {error}",
+                    retry_after=error.retry_after,
+                ) from error
+            verdict = check(request.params, limits, now, counted=counted)
+        if isinstance(verdict, Refusal):
+            raise failure(verdict.failure, verdict.message)
+        assert isinstance(verdict, Pass)  # noqa: S101 - a count decides
+        return verdict.warnings
 
 
 async def _refuse_repeats(tx: Transaction, request: ClaudeRequest) -> None:
@@ -142,8 +167,9 @@ def _new_record(
     assert attempt.reply is not None  # noqa: S101 - the caller looked
     known = rating.cost_usd is not None
     charged = charge(rating.lines, PlanTerms.read(plan.terms)) if known else None
-    tokens = rating.tokens
-    columns = {
+    # What is billed; a reply that is not billed keeps its counts in the evidence alone.
+    tokens = (TokenCounts() if rating.status == "not_billed" else rating.tokens).by_kind()
+    columns: dict[str, Any] = {
         "fingerprint": attempt.fingerprint,
         "conversation_id": attempt.conversation_id,
         "served_at": attempt.finished_at,
@@ -154,8 +180,8 @@ def _new_record(
         "partial": rating.partial,
         "prompt_chars": attempt.prompt_chars,
         "response_chars": response_chars(attempt),
-        **{f"{kind}_tokens": tokens.of(kind) for kind in TOKEN_KINDS},
-        "web_searches": tokens.of("web_search"),
+        **{f"{kind}_tokens": tokens[kind] for kind in TOKEN_KINDS},
+        "web_searches": tokens[TokenKind.WEB_SEARCH],
         "evidence": evidence(attempt.reply),
         "status": rating.status if rating.status in ("priced", "not_billed") else "unpriced",
         "reason": rating.reason,
@@ -176,7 +202,7 @@ def _new_record(
         # Without a price there is nothing to tell Stripe yet; the events follow with the price.
         meter_values=[
             (CHARGE_METER, charged.nano_usd),
-            *((token_meter(kind), tokens.of(kind)) for kind in TOKEN_KINDS),
+            *((token_meter(kind), tokens[kind]) for kind in TOKEN_KINDS),
         ]
         if charged
         else [],
@@ -189,5 +215,5 @@ def _as_json(line: BillLine) -> dict[str, object]:
 
 def response_chars(attempt: Attempt) -> int:
     """Return the length of the reply: the characters of its text blocks."""
-    blocks = (attempt.reply or {}).get("content") or []
+    blocks = cast("list[dict[str, Any]]", (attempt.reply or {}).get("content") or [])
     return sum(len(block.get("text") or "") for block in blocks)

@@ -169,7 +169,7 @@ class Messages:
             static_summary=f"{request.params['model']} for {request.customer_id}",
         )
         try:
-            return await self._temporal.execute_update_with_start_workflow(
+            return await self._temporal.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
                 REPLY_UPDATE,
                 ReplyCall(fingerprint=request.fingerprint),
                 start_workflow_operation=start,
@@ -231,7 +231,7 @@ def _fingerprint(first: Any) -> str | None:
 async def _consume(start: WithStartWorkflowOperation[Any, Any]) -> None:
     """Take the operation's own copy of an error, which asyncio would report as forgotten."""
     try:
-        await asyncio.wait_for(start.workflow_handle(), 0)
+        await asyncio.wait_for(start.workflow_handle(), 1)
     except (Exception, asyncio.CancelledError):
         return
 

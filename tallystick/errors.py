@@ -32,12 +32,13 @@ class Failure:
     """One row of the table.
 
     `type` is the Temporal error type. `indeterminate` says that the other side may have done the
-    work although we have no answer.
+    work although we have no answer. `alarm` says that an operator should hear of it.
     """
 
     type: str
     action: Action
     indeterminate: bool = False
+    alarm: bool = False
 
 
 # --- Refused by ourselves, before or instead of a provider call ---------------------------------
@@ -52,15 +53,15 @@ COST_CEILING_EXCEEDED = Failure("CostCeilingExceeded", Action.REFUSE)
 SPEND_CAP_REACHED = Failure("SpendCapReached", Action.REFUSE)
 BALANCE_EXHAUSTED = Failure("BalanceExhausted", Action.REFUSE)
 CONVERSATION_CAP_REACHED = Failure("ConversationCapReached", Action.REFUSE)
-OUTCOME_UNKNOWN = Failure("ClaudeOutcomeUnknown", Action.REFUSE, indeterminate=True)
-REPLY_TOO_LARGE = Failure("ReplyTooLarge", Action.REFUSE)
+OUTCOME_UNKNOWN = Failure("ClaudeOutcomeUnknown", Action.REFUSE, indeterminate=True, alarm=True)
+REPLY_TOO_LARGE = Failure("ReplyTooLarge", Action.REFUSE, alarm=True)
 CANCELLED = Failure("RequestCancelled", Action.REFUSE)
 
 # --- Claude ---------------------------------------------------------------------------------------
 CLAUDE_REJECTED = Failure("ClaudeRejected", Action.REFUSE)
-CLAUDE_FORBIDDEN = Failure("ClaudeForbidden", Action.REFUSE)
-CLAUDE_PAYMENT_REQUIRED = Failure("ClaudePaymentRequired", Action.PARK)
-CLAUDE_SPEND_LIMIT = Failure("ClaudeSpendLimit", Action.PARK)
+CLAUDE_FORBIDDEN = Failure("ClaudeForbidden", Action.REFUSE, alarm=True)
+CLAUDE_PAYMENT_REQUIRED = Failure("ClaudePaymentRequired", Action.PARK, alarm=True)
+CLAUDE_SPEND_LIMIT = Failure("ClaudeSpendLimit", Action.PARK, alarm=True)
 CLAUDE_RATE_LIMITED = Failure("ClaudeRateLimited", Action.RETRY)
 CLAUDE_OVERLOADED = Failure("ClaudeOverloaded", Action.RETRY)
 CLAUDE_UNAVAILABLE = Failure("ClaudeUnavailable", Action.RETRY)
@@ -71,11 +72,11 @@ CLAUDE_STREAM_BROKEN = Failure("ClaudeStreamBroken", Action.RETRY, indeterminate
 STRIPE_NO_ANSWER = Failure("StripeNoAnswer", Action.RETRY, indeterminate=True)
 STRIPE_RATE_LIMITED = Failure("StripeRateLimited", Action.RETRY)
 STRIPE_UNAVAILABLE = Failure("StripeUnavailable", Action.RETRY, indeterminate=True)
-STRIPE_REJECTED = Failure("StripeRejected", Action.PARK)
-STRIPE_FORBIDDEN = Failure("StripeForbidden", Action.PARK)
-CUSTOMER_UNMAPPED = Failure("CustomerUnmapped", Action.PARK)
-METER_WINDOW_PASSED = Failure("MeterWindowPassed", Action.PARK)
-METER_OUTCOME_UNKNOWN = Failure("MeterOutcomeUnknown", Action.PARK, indeterminate=True)
+STRIPE_REJECTED = Failure("StripeRejected", Action.PARK, alarm=True)
+STRIPE_FORBIDDEN = Failure("StripeForbidden", Action.PARK, alarm=True)
+CUSTOMER_UNMAPPED = Failure("CustomerUnmapped", Action.PARK, alarm=True)
+METER_WINDOW_PASSED = Failure("MeterWindowPassed", Action.PARK, alarm=True)
+METER_OUTCOME_UNKNOWN = Failure("MeterOutcomeUnknown", Action.PARK, indeterminate=True, alarm=True)
 
 # --- Our own house --------------------------------------------------------------------------------
 LEDGER_UNAVAILABLE = Failure("LedgerUnavailable", Action.RETRY)

@@ -25,7 +25,7 @@ class TallystickPlugin(SimplePlugin):
     """Workflows, data converter and sandbox of every Tallystick worker and replayer."""
 
     def __init__(self) -> None:
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
             "tallystick",
             data_converter=DATA_CONVERTER,
             workflows=WORKFLOWS,

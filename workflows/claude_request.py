@@ -15,7 +15,7 @@ or by itself from time to time.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
@@ -92,7 +92,7 @@ METER_RETRIES = RetryPolicy(
 """Without end: an outage of days loses nothing, and the windows that Stripe sets are minded by the
 activity, which parks what may no longer be sent."""
 
-# --- a parked step ---------------------------------------------------------------------------------
+# --- a parked step -------------------------------------------------------------------------------
 PARK_FIRST, PARK_LONGEST = timedelta(minutes=10), timedelta(hours=1)
 """A step that a person must mend is tried again by itself, rarely: the remedy (a key, a card, a
 mapping) is usually made elsewhere, and nobody should have to visit every request afterwards."""
@@ -123,10 +123,8 @@ class ClaudeRequestWorkflow:
         """Serve the request. Returns what the update `reply` returned before."""
         try:
             return await self._serve()
-        except ApplicationError as error:
-            self._failure = error
-        except ActivityError as error:
-            self._failure = _cause_of(error)
+        except (ActivityError, ApplicationError) as error:
+            self._failure = _final(error)
         except asyncio.CancelledError:
             self._failure = _refusal(CANCELLED.type, "cancelled before Claude was called")
         row = FAILURES.get(self._failure.type or "")
@@ -233,7 +231,7 @@ class ClaudeRequestWorkflow:
             try:
                 result = await step()
             except ActivityError as error:
-                cause = _cause_of(error)
+                cause = _final(error)
                 row = FAILURES.get(cause.type or "")
                 if row is None or row.action is not Action.PARK:
                     raise
@@ -251,13 +249,17 @@ class ClaudeRequestWorkflow:
     def _make_findable(self, request: ClaudeRequest) -> None:
         """Set what `tallystick.Client` sets at the start, for whoever started us without it."""
         if workflow.info().typed_search_attributes.get(_CUSTOMER_ID) is None:
-            workflow.upsert_search_attributes([_CUSTOMER_ID.value_set(request.customer_id)])
+            _upsert(_CUSTOMER_ID, request.customer_id)
 
     def _tell(self, state: str, details: str, *, said: bool = False) -> None:
         """Show an operator where the request stands, in the list and on its page."""
         workflow.set_current_details(details)
         if not said:
-            workflow.upsert_search_attributes([_BILLING_STATE.value_set(state)])
+            _upsert(_BILLING_STATE, state)
+
+
+def _upsert(name: SearchAttributeKey[str], value: str) -> None:
+    workflow.upsert_search_attributes([name.value_set(value)])  # pyright: ignore[reportUnknownMemberType]
 
 
 async def _to_the_end(step: Coroutine[Any, Any, _T]) -> _T:
@@ -277,11 +279,15 @@ def _refusal(type_: str, message: str, details: dict[str, Any] | None = None) ->
     return ApplicationError(message, told, type=type_, non_retryable=True)
 
 
-def _cause_of(error: ActivityError) -> ApplicationError:
-    """Return the failure inside a failed step as one that can end the workflow."""
+def _final(error: ActivityError | ApplicationError) -> ApplicationError:
+    """Return the failure of a step as one that can end the workflow.
+
+    A remote activity's comes wrapped, a local one's does not.
+    """
     if is_cancelled_exception(error):
         return _refusal(CANCELLED.type, "cancelled before Claude had answered")
-    if isinstance(error.cause, ApplicationError):
-        details = error.cause.details[0] if error.cause.details else {}
-        return _refusal(error.cause.type or "", error.cause.message, details)
-    return _refusal("StepFailed", f"{error.activity_type} failed: {error.cause or error.message}")
+    cause = error.cause if isinstance(error, ActivityError) else error
+    if isinstance(cause, ApplicationError):
+        details = cast("dict[str, Any]", cause.details[0] if cause.details else {})
+        return _refusal(cause.type or "", cause.message, details)
+    return _refusal("StepFailed", f"a step failed: {cause or error.message}")

@@ -1,0 +1,133 @@
+"""`tallystick customer`: who is billed, on which plan, and as whom in Stripe."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from tallystick.cli.access import in_ledger
+from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
+from tallystick.contracts import CustomerId
+from tallystick.ledger import customers
+from tallystick.ledger.database import Transaction
+from tallystick.ledger.tables import Customer, CustomerStatus
+from tallystick.services import endpoints
+from tallystick.settings import get_settings
+
+app = typer.Typer(help="Add, show, list, suspend and resume customers.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
+_COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "time zone")
+
+
+@app.command()
+def add(
+    customer: Id,
+    name: Annotated[str, typer.Option(help="A name for people; the id by default.")] = "",
+    plan: Annotated[str, typer.Option(help="The plan that charges are made by.")] = "pass-through",
+    stripe_customer: Annotated[
+        str, typer.Option(help="An existing Stripe customer (cus_...); created when not given.")
+    ] = "",
+    time_zone: Annotated[str, typer.Option(help="For days and months on statements.")] = "UTC",
+    as_json: bool = JsonFlag,
+) -> None:
+    """Add a customer, and its customer in Stripe. Adding it again changes nothing."""
+    try:
+        TypeAdapter(CustomerId).validate_python(customer)
+    except ValidationError:
+        fail(
+            f"CUSTOMER: {customer!r} is no customer id; use up to 64 letters, digits and ._:@+=- "
+            "beginning with a letter or digit"
+        )
+    if time_zone not in available_timezones():
+        fail(f"--time-zone: {time_zone!r} is not a time zone; use a name like Europe/Berlin")
+    row = Customer(
+        customer_id=customer,
+        name=name or customer,
+        plan=plan,
+        stripe_customer_id=stripe_customer or None,
+        time_zone=time_zone,
+    )
+    stored = in_ledger(lambda tx: _add(tx, row))
+    if stored.stripe_customer_id is None:
+        mapped = asyncio.run(_create_in_stripe(stored))
+        in_ledger(lambda tx: customers.set_stripe_customer(tx, customer, mapped))
+        stored.stripe_customer_id = mapped
+    _show(stored, as_json)
+
+
+async def _add(tx: Transaction, row: Customer) -> Customer:
+    if await customers.plan_in_force(tx, row.plan, datetime.now(UTC)) is None:
+        fail(f"--plan: no plan {row.plan!r} is in force; `tallystick setup` adds the examples")
+    if not await customers.add(tx, row):
+        note(f"customer {row.customer_id!r} exists already; nothing is changed")
+    return await _existing(tx, row.customer_id)
+
+
+async def _create_in_stripe(row: Customer) -> str:
+    from activities.stripe_catalog import create_customer
+    from activities.stripe_clients import stripe_client
+
+    settings = get_settings()
+    async with endpoints(settings) as where, stripe_client(where, settings) as client:
+        return await create_customer(client, row.customer_id, row.name)
+
+
+@app.command()
+def show(customer: Id, as_json: bool = JsonFlag) -> None:
+    """Show one customer."""
+    _show(in_ledger(lambda tx: _existing(tx, customer)), as_json)
+
+
+@app.command("list")
+def list_(as_json: bool = JsonFlag) -> None:
+    """List all customers."""
+    rows = in_ledger(customers.list_all)
+    if as_json:
+        print_json([row.model_dump() for row in rows])
+    else:
+        print_rows(_COLUMNS, [_cells(row) for row in rows])
+
+
+@app.command()
+def suspend(
+    customer: Id, reason: Annotated[str, typer.Option(help="What refused requests are told.")]
+) -> None:
+    """Refuse the customer's new requests until it is resumed."""
+    in_ledger(lambda tx: _set_status(tx, customer, CustomerStatus.SUSPENDED, reason))
+
+
+@app.command()
+def resume(customer: Id) -> None:
+    """Serve the customer again."""
+    in_ledger(lambda tx: _set_status(tx, customer, CustomerStatus.ACTIVE, None))
+
+
+async def _set_status(
+    tx: Transaction, customer: str, status: CustomerStatus, reason: str | None
+) -> None:
+    await _existing(tx, customer)
+    await customers.set_status(tx, customer, status, reason)
+    note(f"customer {customer!r} is {status}")
+
+
+async def _existing(tx: Transaction, customer: str) -> Customer:
+    row = await customers.get(tx, customer)
+    if row is None:
+        fail(f"CUSTOMER: no customer {customer!r}; `tallystick customer add {customer}` adds it")
+    return row
+
+
+def _show(row: Customer, as_json: bool) -> None:
+    if as_json:
+        print_json(row.model_dump())
+    else:
+        print_rows(_COLUMNS, [_cells(row)])
+
+
+def _cells(row: Customer) -> tuple[Any, ...]:
+    status = f"{row.status}: {row.status_reason}" if row.status_reason else str(row.status)
+    return (row.customer_id, row.name, row.plan, status, row.stripe_customer_id, row.time_zone)

@@ -1,0 +1,79 @@
+"""What commands print, and how they fail: a table for people, JSON for programs, one line of error.
+
+Results go to standard output and everything said beside them to standard error, so that
+`--json` can be piped. An error names the field or setting and the remedy; a traceback would name
+neither.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tallystick.money import plain
+
+out = Console()
+err = Console(stderr=True)
+
+JsonFlag = typer.Option(False, "--json", help="Print JSON instead of a table.")
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say what is wrong in one line and exit."""
+    err.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def note(message: str) -> None:
+    """Say something beside the result."""
+    err.print(_escape(message), highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line; money as decimal strings, instants in RFC 3339."""
+    typer.echo(json.dumps(value, default=_as_json, ensure_ascii=False))
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
+    """Print a table; numbers are set to the right."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    rows = [list(row) for row in rows]
+    for index, column in enumerate(columns):
+        number = rows and all(isinstance(row[index], int | Decimal) for row in rows)
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return _escape(str(value))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return str(value)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

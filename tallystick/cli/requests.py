@@ -1,0 +1,87 @@
+"""`tallystick request`: one billed Claude request from the shell."""
+
+import asyncio
+import json
+import sys
+import uuid
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+import typer
+
+from tallystick.cli.output import JsonFlag, fail, note, out, print_json
+from tallystick.client import BilledMessage, Client
+from tallystick.contracts import Bill
+from tallystick.money import plain
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command()(request)
+
+
+def request(
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="Who is billed.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt, or - for stdin.")],
+    model: Annotated[str, typer.Option(help="A model id.")] = "claude-sonnet-5-5",
+    max_tokens: Annotated[int, typer.Option(help="Output tokens at the most.")] = 1_024,
+    request_id: Annotated[
+        str, typer.Option("--id", help="Names the request for ever; a fresh one by default.")
+    ] = "",
+    conversation: Annotated[str, typer.Option(help="Groups requests of one conversation.")] = "",
+    max_cost_usd: Annotated[str, typer.Option(help="Refuse when it could cost more.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 600,
+    as_json: bool = JsonFlag,
+) -> None:
+    """Ask Claude on behalf of a customer; prints the answer and its bill."""
+    try:
+        limit = Decimal(max_cost_usd) if max_cost_usd else None
+    except InvalidOperation:
+        fail(f"--max-cost-usd: {max_cost_usd!r} is not an amount in dollars")
+    text = sys.stdin.read() if prompt == "-" else prompt
+    name = request_id or f"cli-{uuid.uuid4().hex[:12]}"
+
+    async def ask() -> BilledMessage:
+        client = await Client.connect()
+        return await client.messages.create(
+            customer_id=customer,
+            request_id=name,
+            conversation_id=conversation or None,
+            max_cost_usd=limit,
+            timeout=timeout,
+            model=model,
+            max_tokens=max_tokens,
+            messages=[{"role": "user", "content": text}],
+        )
+
+    reply = asyncio.run(ask())
+    if as_json:
+        print_json(_as_json(reply))
+        return
+    out.print("".join(_texts(reply)), highlight=False, markup=False)
+    note("")
+    for line in _bill_in_words(name, reply.bill):
+        note(line)
+
+
+def _texts(reply: BilledMessage) -> list[str]:
+    return [block.text for block in reply.content if block.type == "text"]
+
+
+def _as_json(reply: BilledMessage) -> dict[str, Any]:
+    message = json.loads(reply.to_json())
+    bill = message.pop("bill", None)
+    message.pop("request_id", None)
+    assert bill is not None  # noqa: S101 - every answer has one
+    return {
+        "request_id": reply.request_id,
+        "message": message,
+        "bill": reply.bill.model_dump(mode="json"),
+    }
+
+
+def _bill_in_words(request_id: str, bill: Bill) -> list[str]:
+    words = [f"request {request_id}: {bill.explanation}"]
+    if bill.charge_usd is not None and bill.cost_usd is not None:
+        words.append(f"charged ${plain(bill.charge_usd)} (cost ${plain(bill.cost_usd)})")
+    return words + [f"warning: {warning}" for warning in bill.warnings]

@@ -1,0 +1,159 @@
+"""The whole of Tallystick on one machine: servers, stand-ins and workers as processes of their own.
+
+`tallystick dev`, the demo, the benchmarks and the crash tests all stand on this. Workers and
+stand-ins are separate processes, as in production: a worker can be killed while Claude and Stripe
+remember what they served.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tallystick.embedded import (
+    EmbeddedError,
+    TemporalServer,
+    embedded_postgres,
+    free_port,
+    start_temporal,
+    stop_process,
+)
+from tallystick.ledger.migrate import migrate
+from tallystick.settings import Settings
+
+
+@dataclass
+class LocalStack:
+    """Running servers, and the processes started on them."""
+
+    home: Path
+    database_url: str
+    temporal: TemporalServer
+    claude_url: str | None
+    stripe_url: str | None
+    environment: Mapping[str, str]
+    """What a process needs to find all of it."""
+    workers: list[Process] = field(default_factory=list[Process])
+
+    async def start_worker(self, *, role: str = "all", **environment: str) -> Process:
+        """Start one worker process; its log is `worker.log` in the home folder."""
+        with (self.home / "worker.log").open("ab") as log:
+            process = await _spawn(
+                "workers", "--role", role, log=log, env={**self.environment, **environment}
+            )
+        self.workers.append(process)
+        return process
+
+    async def kill_worker(self, process: Process) -> None:
+        """End a worker without warning, as a crash would."""
+        await stop_process(process, how=signal.SIGKILL)
+        self.workers.remove(process)
+
+    async def restart_temporal(self) -> None:
+        """End the Temporal server without warning and start it again on the same history."""
+        port = int(self.temporal.address.rsplit(":", 1)[1])
+        ui_port = int(self.temporal.ui_url.rsplit(":", 1)[1]) if self.temporal.ui_url else None
+        await stop_process(self.temporal.process, how=signal.SIGKILL)
+        self.temporal = await start_temporal(self.home / "temporal", port=port, ui_port=ui_port)
+
+
+@asynccontextmanager
+async def local_stack(
+    settings: Settings,
+    *,
+    temporal_port: int | None = None,
+    ui_port: int | None = None,
+) -> AsyncGenerator[LocalStack, None]:
+    """Run PostgreSQL, Temporal and the wanted stand-ins; everything ends with the context.
+
+    What the settings name already (`DATABASE_URL`, real keys) is used as it is.
+
+    Raises:
+        EmbeddedError: when a server cannot start.
+        SettingsError: when the keys are half set.
+    """
+    wanted = settings.sandboxed
+    home = settings.home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        url = settings.database_url or stack.enter_context(embedded_postgres(home / "postgres"))
+        await asyncio.to_thread(migrate, url)
+        (home / "temporal").mkdir(exist_ok=True)
+        temporal = await start_temporal(
+            home / "temporal", port=temporal_port or free_port(), ui_port=ui_port
+        )
+        local = LocalStack(home, url, temporal, None, None, {})
+        # By way of `local`: a restarted server is another process.
+        stack.push_async_callback(lambda: stop_process(local.temporal.process))
+        if wanted:
+            local.claude_url, local.stripe_url = await stack.enter_async_context(_stand_ins(home))
+        local.environment = _environment(settings, local, wanted)
+        stack.push_async_callback(_stop_workers, local)
+        yield local
+
+
+@asynccontextmanager
+async def _stand_ins(home: Path) -> AsyncGenerator[tuple[str, str], None]:
+    with (home / "sandbox.log").open("ab") as log:
+        process = await _spawn("tallystick.sandbox", log=log, env=os.environ, stdout=PIPE)
+    try:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        line = await process.stdout.readline()
+        if not line:
+            raise EmbeddedError(f"the stand-ins did not start; their log is {log.name}")
+        where = json.loads(line)
+        yield where["claude"], where["stripe"]
+    finally:
+        await stop_process(process)
+
+
+def _environment(
+    settings: Settings, local: LocalStack, wanted: frozenset[str]
+) -> Mapping[str, str]:
+    """Return the environment of a child: ours, and where everything is."""
+    from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY
+
+    environment = {
+        **os.environ,
+        "DATABASE_URL": local.database_url,
+        "TEMPORAL_ADDRESS": local.temporal.address,
+        "TALLYSTICK_HOME": str(settings.home.absolute()),
+    }
+    environment.pop("TALLYSTICK_SANDBOX", None)  # answered here, by addresses
+    if "claude" in wanted:
+        environment["ANTHROPIC_API_KEY"] = SANDBOX_CLAUDE_KEY
+        environment["ANTHROPIC_BASE_URL"] = local.claude_url or ""
+    if "stripe" in wanted:
+        environment["STRIPE_API_KEY"] = SANDBOX_STRIPE_KEY
+        environment["STRIPE_API_BASE"] = local.stripe_url or ""
+        environment["STRIPE_METER_EVENTS_BASE"] = local.stripe_url or ""
+    return environment
+
+
+async def _spawn(
+    module: str,
+    *arguments: str,
+    log: IO[bytes],
+    env: Mapping[str, str],
+    stdout: int | None = None,
+) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments,
+        stdin=DEVNULL,
+        stdout=log if stdout is None else stdout,
+        stderr=log,
+        env=env,
+        # Ctrl-C reaches us alone; we stop the others in order.
+        start_new_session=True,
+    )  # fmt: skip
+
+
+async def _stop_workers(local: LocalStack) -> None:
+    await asyncio.gather(*(stop_process(worker, patience=90) for worker in local.workers))

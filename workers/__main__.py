@@ -1,0 +1,33 @@
+"""`python -m workers`: one worker process, without the command line's extras."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+
+from tallystick.errors import TallystickError
+from tallystick.settings import SettingsError, get_settings
+from workers.main import Role, run_worker
+
+
+def main() -> None:
+    """Run until told to stop; exits 1 with one line when it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("--role", choices=["all", *Role], default="all")
+    role = parser.parse_args().role
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))
+    except (SettingsError, TallystickError) as error:
+        sys.exit(f"tallystick worker: {error}")
+    # The SDK's native threads may crash an interpreter that tears itself down after the work is
+    # done (facts on Temporal, 'Read this first', 10).
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""One worker process: opens its clients, polls the queues of its roles, and stops cleanly.
+
+SIGTERM and SIGINT stop polling at once; calls in flight get `TALLYSTICK_SHUTDOWN_GRACE` seconds to
+finish, and an answer that Claude has already given is committed before the process ends. A worker
+that is killed instead loses nothing either: Temporal hands its work to another one, and the
+attempts table says what is known.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncGenerator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from enum import StrEnum
+
+from activities.metering import MeteringActivities
+from activities.stripe_meters import meter_transport
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.claude import ClaudeActivities
+from activities.claude_api import ClaudeApi
+from activities.ledger import LedgerActivities
+from tallystick.contracts import CLAUDE_TASK_QUEUE, TASK_QUEUE
+from tallystick.ledger.database import Ledger
+from tallystick.plans.guards import Limits
+from tallystick.services import Endpoints, database, endpoints
+from tallystick.settings import Settings
+from tallystick.temporal import connect_temporal
+from workers.plugin import TallystickPlugin
+
+log = logging.getLogger("tallystick.worker")
+
+
+class Role(StrEnum):
+    """What a worker process does; several processes may share a role."""
+
+    REQUESTS = "requests"
+    """Workflows, ledger steps and metering, on the queue `tallystick`."""
+    CLAUDE = "claude"
+    """Claude calls, on the queue `tallystick-claude`."""
+
+
+async def run_worker(settings: Settings, roles: Collection[Role]) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: when the keys are half set.
+        UnavailableError: when Temporal does not answer.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(database(settings))
+        where = await stack.enter_async_context(endpoints(settings))
+        for name in sorted(where.sandboxed):
+            log.warning("the sandbox stands in for %s: no real service is called", name)
+        client = await connect_temporal(settings.temporal_address)
+        await stack.enter_async_context(working(client, url, where, settings, roles))
+        log.info("working on %s", ", ".join(sorted(roles)))
+        await stop.wait()
+        log.info("stopping: calls in flight get %s seconds", settings.shutdown_grace)
+
+
+@asynccontextmanager
+async def working(
+    client: Client,
+    database_url: str,
+    where: Endpoints,
+    settings: Settings,
+    roles: Collection[Role],
+) -> AsyncGenerator[None, None]:
+    """Poll the queues of `roles` while the context is open, and drain on leaving it."""
+    grace = timedelta(seconds=settings.shutdown_grace)
+    async with AsyncExitStack() as stack:
+        ledger = Ledger(database_url, pool_size=settings.ledger_concurrency)
+        stack.push_async_callback(ledger.close)
+        api = ClaudeApi(
+            where.anthropic_api_key.get_secret_value(),
+            where.anthropic_base_url,
+            timeout=settings.claude_timeout,
+        )
+        stack.push_async_callback(api.close)
+        if Role.CLAUDE in roles:
+            claude = ClaudeActivities(
+                ledger, api, max_unknown_outcomes=settings.max_unknown_outcomes
+            )
+            stack.push_async_callback(claude.drain)
+            rpm = settings.claude_rpm
+            await stack.enter_async_context(
+                Worker(
+                    client,
+                    task_queue=CLAUDE_TASK_QUEUE,
+                    activities=[claude.call_claude],
+                    max_concurrent_activities=settings.claude_concurrency,
+                    # Over all workers: the server holds back what would exceed it.
+                    max_task_queue_activities_per_second=rpm / 60 if rpm else None,
+                    graceful_shutdown_timeout=grace,
+                )
+            )
+        if Role.REQUESTS in roles:
+            transport = await stack.enter_async_context(meter_transport(where, settings))
+            metering = MeteringActivities(ledger, transport, linger=settings.meter_linger)
+            steps = LedgerActivities(
+                ledger, api, Limits(settings.max_input_tokens, settings.max_cost_usd)
+            )
+            await stack.enter_async_context(
+                Worker(
+                    client,
+                    task_queue=TASK_QUEUE,
+                    activities=[
+                        steps.admit_request,
+                        steps.record_usage,
+                        metering.send_meter_events,
+                    ],
+                    plugins=[TallystickPlugin()],
+                    max_concurrent_activities=settings.meter_concurrency,
+                    max_concurrent_local_activities=settings.ledger_concurrency,
+                    graceful_shutdown_timeout=grace,
+                )
+            )
+        yield
