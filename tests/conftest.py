@@ -1,0 +1,87 @@
+"""Servers that tests share: a real PostgreSQL and a real Temporal, started once a session.
+
+Each test gets a database of its own, copied from a migrated template, so no test can lean on what
+another left behind.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+from temporalio.client import Client as TemporalClient
+
+from tallystick.embedded import TemporalServer, embedded_postgres, embedded_temporal
+from tallystick.ledger import setup
+from tallystick.ledger.database import Ledger
+from tallystick.settings import get_settings
+from tallystick.temporal import connect_temporal
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_stray_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the developer's own keys and addresses out of the tests."""
+    for name in (
+        "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_ADMIN_KEY", "STRIPE_API_KEY",
+        "STRIPE_API_BASE", "STRIPE_METER_EVENTS_BASE", "STRIPE_WEBHOOK_SECRET", "DATABASE_URL",
+        "TEMPORAL_ADDRESS", "TALLYSTICK_SANDBOX", "TALLYSTICK_HOME",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL server whose database `template_tallystick` is set up."""
+    # Under the system's temporary folder and not pytest's: a socket's path has a length limit.
+    with embedded_postgres(tmp_path_factory.mktemp("pg") / "data") as url:
+        _execute(url, "CREATE DATABASE template_tallystick")
+        setup.prepare(_database(url, "template_tallystick"))
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres: str) -> Iterator[str]:
+    """The address of a database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE template_tallystick")
+    yield _database(postgres, name)
+    _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture
+async def ledger(database_url: str) -> AsyncIterator[Ledger]:
+    """The ledger in a database of the test's own."""
+    ledger = Ledger(database_url)
+    yield ledger
+    await ledger.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TemporalServer]:
+    """A real Temporal server with our search attributes and fairness on."""
+    folder: Path = tmp_path_factory.mktemp("temporal")
+    async with embedded_temporal(folder) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def temporal(temporal_server: TemporalServer) -> TemporalClient:
+    """A client of it with the product's own data converter."""
+    return await connect_temporal(temporal_server.address)
+
+
+def _database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")
+
+
+def _execute(url: str, statement: str) -> None:
+    plain = url.replace("postgresql+psycopg://", "postgresql://")
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(statement)
