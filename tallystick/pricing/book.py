@@ -96,6 +96,8 @@ class Tier:
 
     def units(self, multiplier: Decimal) -> tuple[Decimal, ...]:
         """Return US dollars per token, multiplied, in the order of `TOKEN_KINDS`."""
+        if multiplier is ONE:
+            return self.standard
         found = self._multiplied.get(multiplier)
         if found is None:
             found = tuple(EXACT.multiply(unit, multiplier) for unit in self.standard)

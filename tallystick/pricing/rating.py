@@ -15,6 +15,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, cast
 
+from pydantic import TypeAdapter
+
 from tallystick.contracts import BillLine
 from tallystick.money import EXACT
 from tallystick.pricing.book import ONE, NoPriceError, PriceBook, price_book
@@ -25,6 +27,11 @@ _Object = Mapping[str, Any]
 Status = Literal["priced", "not_billed", "unpriced", "indeterminate"]
 
 _CUT_SHORT = frozenset({"max_tokens", "model_context_window_exceeded"})
+_KIND_NAMES = tuple(kind.value for kind in TOKEN_KINDS)
+_Sold = tuple[str, str, int, Decimal]
+"""Kind, model, quantity, dollars each: a bill line before it has its amount."""
+_LINES = TypeAdapter(tuple[BillLine, ...])
+"""Makes all lines of a bill in one call, which costs two thirds of making them one by one."""
 _ZERO = Decimal(0)
 _NOTHING = TokenCounts()
 
@@ -131,7 +138,7 @@ class _Reply:
         if not isinstance(model, str) or not model:
             raise UnreadableError("model is missing")
         usage = message.get("usage")
-        if not isinstance(usage, Mapping):
+        if not isinstance(usage, dict):
             raise UnreadableError("usage is missing")
         usage = cast("_Object", usage)
         content = message.get("content")
@@ -151,7 +158,7 @@ class _Reply:
         if self.content is None:
             raise UnreadableError("content is missing, so the refusal may have had output")
         return all(
-            isinstance(block, Mapping) and cast("_Object", block).get("type") == "fallback"
+            isinstance(block, dict) and cast("_Object", block).get("type") == "fallback"
             for block in self.content
         )
 
@@ -174,28 +181,44 @@ def _price(
     if not reply.read.portions:
         raise UnreadableError("usage.iterations has no attempt that served the reply")
     multiplier = ONE
-    lines: dict[tuple[str, TokenKind, Decimal], int] = {}
-    for portion in reply.read.portions:
-        model = book.model(portion.model)
+    sold: list[_Sold] = []
+    for name, counts in reply.read.portions:
+        model = book.model(name)
         multiplier = book.multiplier(model, at, batch=batch, us=us, fast=fast)
-        units = model.tier(at, portion.counts.prompt).units(multiplier)
-        for kind, quantity, unit in zip(TOKEN_KINDS, portion.counts, units, strict=False):
-            if quantity:
-                key = (portion.model, kind, unit)
-                lines[key] = lines.get(key, 0) + quantity
+        units = model.tier(at, counts.prompt).units(multiplier)
+        sold += [
+            (kind, name, quantity, unit)
+            for kind, quantity, unit in zip(_KIND_NAMES, counts, units, strict=False)
+            if quantity
+        ]
+    if len(reply.read.portions) > 1:
+        sold = _merge(sold)
     if reply.read.web_searches:
-        lines[reply.model, TokenKind.WEB_SEARCH, book.web_search_usd] = reply.read.web_searches
+        search = TokenKind.WEB_SEARCH.value
+        sold.append((search, reply.model, reply.read.web_searches, book.web_search_usd))
     cost = _ZERO
-    made: list[BillLine] = []
-    for (name, kind, unit), quantity in lines.items():
+    lines: list[dict[str, object]] = []
+    for kind, name, quantity, unit in sold:
         amount = EXACT.multiply(quantity, unit)
         cost = EXACT.add(cost, amount)
-        made.append(
-            BillLine(
-                kind=kind.value, model=name, quantity=quantity, unit_usd=unit, amount_usd=amount
-            )
+        lines.append(
+            {
+                "kind": kind,
+                "model": name,
+                "quantity": quantity,
+                "unit_usd": unit,
+                "amount_usd": amount,
+            }
         )
-    return cost, tuple(made), multiplier
+    return cost, _LINES.validate_python(lines), multiplier
+
+
+def _merge(sold: list[_Sold]) -> list[_Sold]:
+    """Make one line of what several portions have of the same kind at the same price."""
+    merged: dict[tuple[str, str, Decimal], int] = {}
+    for kind, name, quantity, unit in sold:
+        merged[kind, name, unit] = merged.get((kind, name, unit), 0) + quantity
+    return [(kind, name, quantity, unit) for (kind, name, unit), quantity in merged.items()]
 
 
 def _modifiers(reply: _Reply) -> tuple[bool, bool]:

@@ -140,7 +140,7 @@ def ran_code(usage: Object, content: Sequence[Any]) -> bool:
             ran = True
         elif name in _WEB_TOOLS:
             caller = called.get("caller")
-            kind = cast("Object", caller).get("type") if isinstance(caller, Mapping) else None
+            kind = cast("Object", caller).get("type") if isinstance(caller, dict) else None
             if isinstance(kind, str) and kind.startswith("code_execution"):
                 return False
     return ran
@@ -175,7 +175,7 @@ def complete_stream_usage(started: Object, final: Object) -> dict[str, Any]:
     """
     split = started.get("cache_creation")
     total = final.get("cache_creation_input_tokens")
-    if not isinstance(split, Mapping) or type(total) is not int:
+    if not isinstance(split, dict) or type(total) is not int:
         return dict(final)
     one_hour = cast("Object", split).get("ephemeral_1h_input_tokens")
     if type(one_hour) is not int or not 0 <= one_hour <= total:
@@ -188,12 +188,12 @@ def complete_stream_usage(started: Object, final: Object) -> dict[str, Any]:
 
 
 def _outline(block: object) -> dict[str, Any] | None:
-    if not isinstance(block, Mapping):
+    if not isinstance(block, dict):
         return None
     parts = cast("Object", block)
     kept = {name: parts[name] for name in ("type", "name") if name in parts}
     caller = parts.get("caller")
-    if isinstance(caller, Mapping):
+    if isinstance(caller, dict):
         kept["caller"] = {"type": cast("Object", caller).get("type")}
     return kept
 
@@ -286,7 +286,7 @@ def _cache_writes(usage: Object, where: str, inherited: Object | None) -> tuple[
 
 def _inherit_lifetimes(total: int, where: str, inherited: Object | None) -> tuple[int, int]:
     """Take the lifetime from the whole when the whole has only one; 1h costs 1.6 times 5m."""
-    if isinstance(inherited, Mapping):
+    if isinstance(inherited, dict):
         five_minutes = count(inherited, "ephemeral_5m_input_tokens", "usage.cache_creation")
         one_hour = count(inherited, "ephemeral_1h_input_tokens", "usage.cache_creation")
         if five_minutes and not one_hour:
@@ -310,12 +310,14 @@ def _web_searches(usage: Object) -> int:
 
 
 def _refuse_unknown_counts(holder: Object, known: frozenset[str], where: str) -> None:
+    if holder.keys() <= known:
+        return
     for name in sorted(holder.keys() - known):
         if name.endswith(_COUNT_SUFFIXES) and holder[name]:
             raise UnreadableError(f"{where}.{name[:100]} is not a count that the price book knows")
 
 
 def _object(value: object, where: str) -> Object:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise UnreadableError(f"{where} is not an object")
     return cast("Object", value)
