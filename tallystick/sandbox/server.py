@@ -102,6 +102,7 @@ async def serve(app: ASGIApp, *, port: int = 0) -> AsyncGenerator[str, None]:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=1,  # for requests that slip in while it stops
             )
         )
         url = f"http://{HOST}:{listener.getsockname()[1]}"

@@ -4,6 +4,7 @@ import anthropic
 import httpx
 import pytest
 
+from tallystick.sandbox.claude.bodies import CountedBody, MessagesBody
 from tallystick.sandbox.claude.http import MAX_BODY
 from tests.sandbox.claude_stand_in import MODEL, ask, stand_in
 
@@ -120,6 +121,7 @@ async def test_geography_and_speed_that_were_asked_for_are_told_in_the_response(
         ({"messages": None}, "messages"),
         ({"model": None}, "model"),
         ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": "100"}, "max_tokens"),
         ({"max_tokens": 1_000_000}, "max_tokens"),
         ({"messages": [{"role": "robot", "content": "hi"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages.0.content"),
@@ -153,6 +155,17 @@ async def test_a_malformed_body_is_refused_by_field(change, names):
         assert caught.value.request_id.startswith("req_")
         assert await claude.rows() == []
         assert (await claude.get("totals"))["not_served"] == {"400 invalid_request_error": 1}
+
+
+def test_every_parameter_that_the_sdk_knows_is_accepted():
+    general, beta = anthropic.types, anthropic.types.beta
+    for body, known in (
+        (MessagesBody, general.message_create_params.MessageCreateParamsBase),
+        (MessagesBody, beta.message_create_params.MessageCreateParamsBase),
+        (CountedBody, general.MessageCountTokensParams),
+        (CountedBody, beta.MessageCountTokensParams),
+    ):
+        assert set(known.__annotations__) - {"betas"} <= set(body.model_fields), known
 
 
 async def test_an_unknown_model_is_not_found():

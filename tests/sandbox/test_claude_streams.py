@@ -65,7 +65,7 @@ async def test_a_cut_stream_is_a_transport_error_after_its_beginning():
     async with stand_in() as claude:
         await claude.order("cut_stream", after=2)
         seen = []
-        with pytest.raises(httpx2.TransportError):
+        with pytest.raises(httpx2.ReadError):
             await collect(claude, seen)
         (row,) = await claude.rows()
     assert seen[0].type == "message_start"

@@ -50,7 +50,7 @@ class Turn(TypedDict):
 class CountedBody(BaseModel):
     """The body of /v1/messages/count_tokens, and what /v1/messages shares with it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str
     messages: Annotated[list[Turn], Field(min_length=1)]
@@ -63,6 +63,8 @@ class CountedBody(BaseModel):
     context_management: dict[str, Any] | None = None
     mcp_servers: list[dict[str, Any]] | None = None
     speed: Literal["standard", "fast"] | None = None
+    user_profile_id: str | None = None
+    workspace_id: str | None = None
 
 
 class MessagesBody(CountedBody):
@@ -76,8 +78,6 @@ class MessagesBody(CountedBody):
     metadata: dict[str, Any] | None = None
     container: Any = None
     diagnostics: Any = None
-    user_profile_id: str | None = None
-    workspace_id: str | None = None
     billing_policy: Any = None
     compaction: Any = None
     fallback_credit_token: Any = None

@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -113,22 +113,32 @@ class Journal:
         return {"rows": rows, "next": end if end < len(self._rows) else None}
 
     def totals(self) -> dict[str, Any]:
-        """Return counts and tokens per kind: served, billable and how delivered, free."""
-        billable = [row for row in self._rows if row.billable != Tokens()]
+        """Return requests and tokens per kind: served, and billable with how it was delivered.
+
+        What was served and is not billable was free: it is their difference.
+        """
+        served, billable = _Sum(), _Sum()
+        delivery: dict[Delivered, _Sum] = {"yes": _Sum(), "no": _Sum(), "unknown": _Sum()}
+        for row in self._rows:
+            served.add(row.served)
+            if row.billable != Tokens():
+                billable.add(row.billable)
+                delivery[row.delivered].add(row.billable)
         return {
-            "served": _total(row.served for row in self._rows),
-            "billable": _total(row.billable for row in billable),
-            "billable_by_delivery": {
-                delivered: _total(row.billable for row in billable if row.delivered == delivered)
-                for delivered in ("yes", "no", "unknown")
-            },
-            "free": _total(row.served for row in self._rows if row.billable == Tokens()),
+            "served": served.as_dict(),
+            "billable": billable.as_dict(),
+            "billable_by_delivery": {name: each.as_dict() for name, each in delivery.items()},
             "not_served": dict(self._not_served),
         }
 
 
-def _total(counts: Iterable[Tokens]) -> dict[str, int]:
-    number, total = 0, Tokens()
-    for tokens in counts:
-        number, total = number + 1, total + tokens
-    return {"requests": number, **total.as_dict()}
+class _Sum:
+    def __init__(self) -> None:
+        self.requests, self.tokens = 0, Tokens()
+
+    def add(self, tokens: Tokens) -> None:
+        self.requests += 1
+        self.tokens += tokens
+
+    def as_dict(self) -> dict[str, int]:
+        return {"requests": self.requests, **self.tokens.as_dict()}

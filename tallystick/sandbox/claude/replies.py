@@ -53,8 +53,8 @@ class Iteration:
 class Reply:
     """One answer of Claude's.
 
-    `tokens` are the top-level counts. `growth` input tokens come to light only while streaming.
-    A `refused` reply without content is free.
+    `tokens` are the top-level counts. `growth` of the input tokens come to light only while
+    streaming. `start_model` is what `message_start` names when another model ends up serving.
     """
 
     model: str
@@ -79,11 +79,9 @@ class Reply:
     @property
     def served(self) -> Tokens:
         """Every token that was used, billed or not."""
-        return (
-            sum((each.tokens for each in self.iterations), Tokens())
-            if self.iterations
-            else self.tokens
-        )
+        if self.iterations:
+            return sum((each.tokens for each in self.iterations), Tokens())
+        return self.tokens
 
     @property
     def billable(self) -> Tokens:

@@ -47,7 +47,11 @@ def stream_parts(reply: Reply) -> Iterator[Part]:
 
 
 def _start(reply: Reply) -> Part:
-    first = replace(reply.tokens, input=reply.tokens.input - reply.growth, output=1)
+    first = replace(
+        reply.tokens,
+        input=reply.tokens.input - reply.growth,
+        output=min(1, reply.tokens.output),
+    )
     message: dict[str, Any] = {
         **replace(reply, tokens=first, iterations=()).message(),
         "model": reply.start_model or reply.model,

@@ -50,8 +50,8 @@ def count_block(block: Mapping[str, Any]) -> int:
     match block:
         case {"type": "text", "text": str(text)}:
             return count_text(text)
-        case {"type": "tool_result", "content": content}:
-            return _count_content(content)
+        case {"type": "tool_result", "content": str() | list()}:
+            return _count_content(block["content"])
         case {"type": "document", "source": {"type": "text", "data": str(text)}}:
             return count_text(text)
         case {"type": "document", "source": {"type": "content", "content": content}}:
