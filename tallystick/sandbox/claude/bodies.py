@@ -65,6 +65,8 @@ class CountedBody(BaseModel):
     speed: Literal["standard", "fast"] | None = None
     user_profile_id: str | None = None
     workspace_id: str | None = None
+    billing_policy: Any = None
+    compaction: Any = None
 
 
 class MessagesBody(CountedBody):
@@ -78,8 +80,6 @@ class MessagesBody(CountedBody):
     metadata: dict[str, Any] | None = None
     container: Any = None
     diagnostics: Any = None
-    billing_policy: Any = None
-    compaction: Any = None
     fallback_credit_token: Any = None
     fallbacks: Any = None
     thread: Any = None
