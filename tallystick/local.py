@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from tallystick.devnote import DevNote
 from tallystick.embedded import (
     EmbeddedError,
     TemporalServer,
@@ -25,8 +26,8 @@ from tallystick.embedded import (
     start_temporal,
     stop_process,
 )
-from tallystick.ledger.migrate import migrate
-from tallystick.settings import Settings
+from tallystick.ledger.setup import prepare
+from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, Settings
 
 
 @dataclass
@@ -38,6 +39,8 @@ class LocalStack:
     temporal: TemporalServer
     claude_url: str | None
     stripe_url: str | None
+    sandboxed: frozenset[str]
+    """Which stand-ins are used: `claude`, `stripe`."""
     environment: Mapping[str, str]
     """What a process needs to find all of it."""
     workers: list[Process] = field(default_factory=list[Process])
@@ -55,6 +58,15 @@ class LocalStack:
         """End a worker without warning, as a crash would."""
         await stop_process(process, how=signal.SIGKILL)
         self.workers.remove(process)
+
+    def leave_note(self) -> None:
+        """Tell other commands on this machine where everything is."""
+        DevNote(
+            pid=os.getpid(),
+            temporal_address=self.temporal.address,
+            claude_url=self.claude_url if "claude" in self.sandboxed else None,
+            stripe_url=self.stripe_url if "stripe" in self.sandboxed else None,
+        ).write(self.home)
 
     async def restart_temporal(self) -> None:
         """End the Temporal server without warning and start it again on the same history."""
@@ -84,12 +96,12 @@ async def local_stack(
     home.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         url = settings.database_url or stack.enter_context(embedded_postgres(home / "postgres"))
-        await asyncio.to_thread(migrate, url)
+        await asyncio.to_thread(prepare, url)
         (home / "temporal").mkdir(exist_ok=True)
         temporal = await start_temporal(
             home / "temporal", port=temporal_port or free_port(), ui_port=ui_port
         )
-        local = LocalStack(home, url, temporal, None, None, {})
+        local = LocalStack(home, url, temporal, None, None, wanted, {})
         # By way of `local`: a restarted server is another process.
         stack.push_async_callback(lambda: stop_process(local.temporal.process))
         if wanted:
@@ -118,8 +130,6 @@ def _environment(
     settings: Settings, local: LocalStack, wanted: frozenset[str]
 ) -> Mapping[str, str]:
     """Return the environment of a child: ours, and where everything is."""
-    from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY
-
     environment = {
         **os.environ,
         "DATABASE_URL": local.database_url,

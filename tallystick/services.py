@@ -7,20 +7,15 @@ A stand-in that `tallystick dev` runs is found through the note it leaves in the
 that commands in another terminal meet the same Stripe. Without one, this process serves its own.
 """
 
-import json
-import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
-import psutil
 from pydantic import SecretStr
 
+from tallystick.devnote import DevNote
 from tallystick.embedded import POSTGRES_FOLDER, embedded_postgres
 from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, Settings
-
-NOTE = "dev.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +28,6 @@ class Endpoints:
     stripe_api_base: str | None
     stripe_meter_events_base: str | None
     sandboxed: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class DevNote:
-    """What a running `tallystick dev` tells other commands on the machine."""
-
-    pid: int
-    temporal_address: str
-    claude_url: str | None
-    stripe_url: str | None
-
-    def write(self, home: Path) -> None:
-        """Leave the note; readers see the old one or the whole new one."""
-        draft = home / f"{NOTE}.{os.getpid()}"
-        draft.write_text(json.dumps(asdict(self)))
-        draft.replace(home / NOTE)
-
-    @staticmethod
-    def read(home: Path) -> "DevNote | None":
-        """Return the note of a `tallystick dev` that is still running."""
-        try:
-            note = DevNote(**json.loads((home / NOTE).read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-        return note if psutil.pid_exists(note.pid) else None
 
 
 @contextmanager

@@ -6,16 +6,24 @@ by another, so all of them take `DATA_CONVERTER` from here.
 
 import asyncio
 
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import (
+    AddSearchAttributesRequest,
+    ListSearchAttributesRequest,
+)
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
-from tallystick.contracts import BillingState
+from tallystick.contracts import SEARCH_ATTRIBUTES, BillingState
+from tallystick.devnote import DevNote
 from tallystick.errors import UnavailableError
+from tallystick.settings import get_settings
 
 DATA_CONVERTER = pydantic_data_converter
+DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_PATIENCE = 10.0
 """Seconds after which an unreachable server is reported instead of waited for."""
 
@@ -39,6 +47,8 @@ def request_attributes(customer_id: str, model: str) -> TypedSearchAttributes:
 async def connect_temporal(address: str | None = None) -> Client:
     """Connect as Temporal's own variables say (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, ...).
 
+    Where they name no address, a `tallystick dev` that runs in the home folder is found.
+
     Args:
         address: overrides `TEMPORAL_ADDRESS`.
 
@@ -46,9 +56,7 @@ async def connect_temporal(address: str | None = None) -> Client:
         UnavailableError: when no server answers; the message names the setting.
     """
     config = ClientConfig.load_client_connect_config()
-    if address is not None:
-        config["target_host"] = address
-    target = config.get("target_host") or "localhost:7233"
+    target = address or config.get("target_host") or _running_dev() or DEFAULT_ADDRESS
     config["target_host"] = target
     try:
         return await asyncio.wait_for(
@@ -59,3 +67,37 @@ async def connect_temporal(address: str | None = None) -> Client:
             f"no Temporal server answers at {target}; start one (`tallystick dev`) or set "
             "TEMPORAL_ADDRESS to where yours is"
         ) from error
+
+
+async def ensure_search_attributes(client: Client) -> list[str]:
+    """Register the search attributes that the namespace lacks; returns their names.
+
+    Raises:
+        UnavailableError: when the server does not allow it; the message says what to run instead.
+    """
+    operator = client.operator_service
+    try:
+        present = await operator.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+        missing = [name for name in SEARCH_ATTRIBUTES if name not in present.custom_attributes]
+        if missing:
+            await operator.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=client.namespace,
+                    search_attributes=dict.fromkeys(
+                        missing, IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+                    ),
+                )
+            )
+    except RPCError as error:
+        raise UnavailableError(
+            f"Temporal does not let us register search attributes ({error}); register "
+            f"{', '.join(SEARCH_ATTRIBUTES)} as Keyword in namespace {client.namespace!r}"
+        ) from error
+    return missing
+
+
+def _running_dev() -> str | None:
+    note = DevNote.read(get_settings().home)
+    return note.temporal_address if note else None

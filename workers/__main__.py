@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 import logging
-import os
 import sys
 
 from tallystick.errors import TallystickError
+from tallystick.exiting import end_process
 from tallystick.settings import SettingsError, get_settings
 from workers.main import Role, run_worker
 
@@ -19,14 +19,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    code = 0
     try:
         asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))
     except (SettingsError, TallystickError) as error:
-        sys.exit(f"tallystick worker: {error}")
-    # The SDK's native threads may crash an interpreter that tears itself down after the work is
-    # done (facts on Temporal, 'Read this first', 10).
-    sys.stderr.flush()
-    os._exit(0)
+        sys.stderr.write(f"error: {error}\n")
+        code = 1
+    end_process(code)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from enum import StrEnum
 
-from activities.metering import MeteringActivities
-from activities.stripe_meters import meter_transport
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.claude import ClaudeActivities
 from activities.claude_api import ClaudeApi
 from activities.ledger import LedgerActivities
+from activities.metering import MeteringActivities
+from activities.stripe_meters import meter_transport
 from tallystick.contracts import CLAUDE_TASK_QUEUE, TASK_QUEUE
 from tallystick.ledger.database import Ledger
 from tallystick.plans.guards import Limits

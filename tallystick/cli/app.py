@@ -1,8 +1,6 @@
 """The command `tallystick`: puts the groups of commands together and catches what they raise."""
 
 import asyncio
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +9,7 @@ from tallystick.cli import customers, ledger, prices, requests, running, stripe
 from tallystick.cli.output import err
 from tallystick.embedded import EmbeddedError
 from tallystick.errors import TallystickError
+from tallystick.exiting import end_process
 from tallystick.ledger.database import LedgerUnavailableError
 from tallystick.settings import SettingsError
 
@@ -53,17 +52,7 @@ def main() -> None:
         code = _say(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = 130
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if "temporalio" in sys.modules:
-        # Its native threads may crash an interpreter that tears itself down after the work is done
-        # (facts on Temporal, 'Read this first', 10). Exit handlers, such as the embedded
-        # PostgreSQL's, have to be run by hand then.
-        import atexit
-
-        atexit._run_exitfuncs()
-        os._exit(code)
-    sys.exit(code)
+    end_process(code)
 
 
 def _say(message: str) -> int:

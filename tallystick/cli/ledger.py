@@ -1,0 +1,111 @@
+"""`tallystick usage`, `stuck` and `ledger export`: what was used, what waits, the evidence."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from tallystick.cli.access import in_ledger
+from tallystick.cli.output import JsonFlag, note, print_json, print_rows
+from tallystick.ledger import reports
+from tallystick.ledger.database import Transaction
+from tallystick.ledger.reports import Totals
+from tallystick.money import from_nano_usd
+
+_exports = typer.Typer(help="The ledger's records.", no_args_is_help=True)
+
+Customer = Annotated[str, typer.Option("--customer", help="Only this customer's.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command()(usage)
+    app.command()(stuck)
+    app.add_typer(_exports, name="ledger")
+
+
+def usage(customer: Customer = "", as_json: bool = JsonFlag) -> None:
+    """Show what each customer used, what it cost and what was charged."""
+    rows = in_ledger(lambda tx: reports.totals(tx, customer or None))
+    if as_json:
+        print_json([_as_dict(row) for row in rows])
+        return
+    kinds = list(rows[0].tokens) if rows else []
+    print_rows(
+        ("customer", "requests", *(kind.replace("_", " ") for kind in kinds), "cost $", "charge $"),
+        [
+            (row.customer_id, row.requests, *row.tokens.values(), row.cost_usd, row.charge_usd)
+            for row in rows
+        ],
+        title="Tokens and money",
+    )
+
+
+def _as_dict(row: Totals) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in Totals.__slots__}
+
+
+def stuck(
+    minutes: Annotated[int, typer.Option(help="Ignore what is younger than this.")] = 5,
+    as_json: bool = JsonFlag,
+) -> None:
+    """Show everything that waits: calls, prices, meter events. Exits 0 either way."""
+    now = datetime.now(UTC)
+    rows = in_ledger(lambda tx: reports.waiting(tx, older_than=now - timedelta(minutes=minutes)))
+    if as_json:
+        print_json([_waiting(row, now) for row in rows])
+        return
+    if not rows:
+        note("nothing is stuck")
+        return
+    print_rows(
+        ("what", "customer", "request", "age", "charge $", "why"),
+        [
+            (
+                row.what,
+                row.customer_id,
+                row.request_id,
+                str(now - row.since).split(".")[0],
+                row.charge_usd,
+                row.why,
+            )
+            for row in rows
+        ],
+    )
+
+
+def _waiting(row: reports.Waiting, now: datetime) -> dict[str, Any]:
+    return {
+        "what": row.what,
+        "customer_id": row.customer_id,
+        "request_id": row.request_id,
+        "since": row.since,
+        "age_seconds": int((now - row.since).total_seconds()),
+        "charge_usd": row.charge_usd,
+        "why": row.why,
+    }
+
+
+@_exports.command()
+def export(customer: Customer = "", as_json: bool = JsonFlag) -> None:
+    """Print every usage record with its id chain; with --json one record a line."""
+
+    async def show(tx: Transaction) -> Sequence[dict[str, Any]]:
+        shown: list[dict[str, Any]] = []
+        async for record in reports.records(tx, customer or None):
+            charge = record.pop("charge_nano_usd")
+            record["charge_usd"] = None if charge is None else from_nano_usd(charge)
+            if as_json:
+                print_json(record)
+            else:
+                shown.append(record)
+        return shown
+
+    columns = (
+        "served_at", "customer_id", "request_id", "model", "input_tokens", "output_tokens",
+        "charge_usd", "message_id",
+    )  # fmt: skip
+    rows = in_ledger(show)
+    if not as_json:
+        print_rows(columns, [[row[name] for name in columns] for row in rows])

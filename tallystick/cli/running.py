@@ -1,0 +1,109 @@
+"""`tallystick setup`, `dev` and `worker`: prepare the servers, and run what serves requests."""
+
+import asyncio
+import logging
+import signal
+from typing import Annotated
+
+import typer
+
+from tallystick.cli.output import JsonFlag, fail, note, print_json
+from tallystick.errors import TallystickError, UnavailableError
+from tallystick.ledger.setup import prepare
+from tallystick.local import LocalStack, local_stack
+from tallystick.services import DevNote, database
+from tallystick.settings import get_settings
+from tallystick.temporal import connect_temporal, ensure_search_attributes
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command()(setup)
+    app.command()(dev)
+    app.command()(worker)
+
+
+def setup(as_json: bool = JsonFlag) -> None:
+    """Bring database and Temporal to what this version needs. Safe to repeat."""
+    with database(get_settings()) as url:
+        revision = prepare(url)
+    added = asyncio.run(_set_up_temporal())
+    if as_json:
+        print_json({"database_revision": revision, "search_attributes_added": added})
+        return
+    note(f"database: revision {revision}")
+    note(f"temporal: search attributes {', '.join(added) + ' added' if added else 'in place'}")
+
+
+async def _set_up_temporal() -> list[str]:
+    return await ensure_search_attributes(await connect_temporal())
+
+
+def worker(
+    role: Annotated[
+        str, typer.Option(help="all, requests (workflows and metering) or claude (Claude calls).")
+    ] = "all",
+) -> None:
+    """Run one worker process until it is told to stop."""
+    from workers.main import Role, run_worker
+
+    if role != "all" and role not in list(Role):
+        fail(f"--role: {role!r} is no role; use all, {', '.join(Role)}")
+    configure_logging()
+    asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))
+
+
+def configure_logging() -> None:
+    """Log to standard error; libraries speak up only about trouble."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("tallystick").setLevel(logging.INFO)
+
+
+def dev(
+    port: Annotated[int, typer.Option(help="Temporal's port.")] = 7233,
+    ui_port: Annotated[int, typer.Option(help="The port of Temporal's Web UI.")] = 8233,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
+) -> None:
+    """Run everything on this machine: PostgreSQL, Temporal with its Web UI, stand-ins, workers."""
+    asyncio.run(_dev(port, ui_port, workers))
+
+
+async def _dev(port: int, ui_port: int, workers: int) -> None:
+    settings = get_settings()
+    running = DevNote.read(settings.home)
+    if running is not None:
+        raise UnavailableError(
+            f"`tallystick dev` runs already in {settings.home} (process {running.pid}); stop it "
+            "or set TALLYSTICK_HOME to another folder"
+        )
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with local_stack(settings, temporal_port=port, ui_port=ui_port) as local:
+        for _ in range(workers):
+            await local.start_worker()
+        local.leave_note()
+        _introduce(local)
+        watching = [asyncio.create_task(process.wait()) for process in local.workers]
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([*watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            raise TallystickError(
+                f"a worker ended by itself; its log is {local.home / 'worker.log'}"
+            )
+        note("stopping")
+
+
+def _introduce(local: LocalStack) -> None:
+    if local.sandboxed:
+        names = " and ".join(sorted(name.capitalize() for name in local.sandboxed))
+        note(f"the sandbox stands in for {names}: no keys are used, nothing is charged")
+    note(f"Temporal    {local.temporal.address}")
+    note(f"Web UI      {local.temporal.ui_url}")
+    note(f"PostgreSQL  {local.database_url}")
+    note(f"logs        {local.home}")
+    note("")
+    note("try, in another terminal:")
+    note("  tallystick customer add acme")
+    note('  tallystick request acme "What is a tally stick?"')
+    note("Ctrl-C stops everything; the data stays.")

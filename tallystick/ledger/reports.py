@@ -1,0 +1,221 @@
+"""What the ledger can tell: totals to tally, records one by one, and everything that waits.
+
+Reads only. Each report is one statement, so it shows one moment and not a mixture of several.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlmodel import col
+
+from tallystick.ledger.database import Transaction
+from tallystick.ledger.tables import Attempt, MeterEvent, Outcome, UsageRecord
+from tallystick.money import from_nano_usd
+from tallystick.pricing.tokens import TOKEN_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the usage records of a customer, or of all."""
+
+    customer_id: str
+    requests: int
+    tokens: dict[str, int]
+    cost_usd: Decimal
+    charge_usd: Decimal
+    unpriced: int
+
+
+async def totals(tx: Transaction, customer_id: str | None = None) -> list[Totals]:
+    """Return the sums of each customer with usage, by id."""
+    by_kind = [
+        func.sum(getattr(UsageRecord, f"{kind}_tokens")).label(kind) for kind in TOKEN_KINDS
+    ]
+    statement = (
+        select(
+            col(UsageRecord.customer_id),
+            func.count().label("requests"),
+            func.coalesce(func.sum(col(UsageRecord.cost_usd)), 0).label("cost"),
+            func.coalesce(func.sum(col(UsageRecord.charge_nano_usd)), 0).label("charge"),
+            func.count().filter(col(UsageRecord.cost_usd).is_(None)).label("unpriced"),
+            *by_kind,
+        )
+        .group_by(col(UsageRecord.customer_id))
+        .order_by(col(UsageRecord.customer_id))
+    )
+    if customer_id is not None:
+        statement = statement.where(col(UsageRecord.customer_id) == customer_id)
+    return [
+        Totals(
+            customer_id=row.customer_id,
+            requests=row.requests,
+            tokens={kind: int(row._mapping[kind]) for kind in TOKEN_KINDS},  # pyright: ignore[reportPrivateUsage]
+            cost_usd=Decimal(row.cost),
+            charge_usd=from_nano_usd(int(row.charge)),
+            unpriced=row.unpriced,
+        )
+        for row in await tx.execute(statement)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class MeterTotals:
+    """One meter's sums: what is in the outbox, and what Stripe has acknowledged of it."""
+
+    meter: str
+    events: int
+    value: int
+    delivered_events: int
+    delivered_value: int
+
+
+async def meter_totals(tx: Transaction) -> list[MeterTotals]:
+    """Return the sums of each meter, by name."""
+    delivered = col(MeterEvent.delivered_at).is_not(None)
+    value = func.sum(col(MeterEvent.value))
+    statement = (
+        select(
+            col(MeterEvent.meter),
+            func.count().label("events"),
+            value.label("value"),
+            func.count().filter(delivered).label("delivered_events"),
+            func.coalesce(value.filter(delivered), 0).label("delivered_value"),
+        )
+        .group_by(col(MeterEvent.meter))
+        .order_by(col(MeterEvent.meter))
+    )
+    return [
+        MeterTotals(
+            row.meter, row.events, int(row.value), row.delivered_events, int(row.delivered_value)
+        )
+        for row in await tx.execute(statement)
+    ]
+
+
+async def records(
+    tx: Transaction, customer_id: str | None = None
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield usage records in the order they were written, each with its meter events.
+
+    Streamed from a server-side cursor: memory does not grow with the ledger.
+    """
+    events = (
+        select(
+            func.coalesce(
+                func.jsonb_agg(
+                    func.jsonb_build_object(
+                        "meter", col(MeterEvent.meter),
+                        "identifier", col(MeterEvent.identifier),
+                        "value", col(MeterEvent.value),
+                        "stripe_customer_id", col(MeterEvent.stripe_customer_id),
+                        "delivered_at", col(MeterEvent.delivered_at),
+                    )
+                ),
+                func.jsonb_build_array(),
+            )
+        )
+        .where(col(MeterEvent.usage_record_id) == col(UsageRecord.usage_record_id))
+        .correlate(UsageRecord)
+        .scalar_subquery()
+        .label("meter_events")
+    )  # fmt: skip
+    statement = select(UsageRecord, events).order_by(col(UsageRecord.usage_record_id))
+    if customer_id is not None:
+        statement = statement.where(col(UsageRecord.customer_id) == customer_id)
+    async for row in await tx.stream(statement):
+        yield dict(row._mapping)  # pyright: ignore[reportPrivateUsage]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Something that is not finished: since when, why, and how much money hangs on it."""
+
+    what: str
+    customer_id: str
+    request_id: str
+    since: datetime
+    why: str
+    charge_usd: Decimal | None
+
+
+async def waiting(tx: Transaction, *, older_than: datetime) -> Sequence[Waiting]:
+    """Return what has been waiting since before `older_than`, oldest first.
+
+    Calls without a known outcome, usage without a price, and requests whose meter events Stripe
+    has not acknowledged.
+    """
+    rows = [
+        *await _open_attempts(tx, older_than),
+        *await _unpriced(tx),
+        *await _unmetered(tx, older_than),
+    ]
+    return sorted(rows, key=lambda row: row.since)
+
+
+async def _open_attempts(tx: Transaction, older_than: datetime) -> list[Waiting]:
+    statement = select(
+        col(Attempt.customer_id),
+        col(Attempt.request_id),
+        col(Attempt.outcome),
+        col(Attempt.started_at),
+        col(Attempt.error_message),
+        col(Attempt.number),
+    ).where(
+        col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
+        col(Attempt.started_at) < older_than,
+    )
+    return [
+        Waiting(
+            what="in flight" if row.outcome == Outcome.STARTED else "outcome unknown",
+            customer_id=row.customer_id,
+            request_id=row.request_id,
+            since=row.started_at,
+            why=f"attempt {row.number}: {row.error_message or 'no answer recorded yet'}",
+            charge_usd=None,
+        )
+        for row in await tx.execute(statement)
+    ]
+
+
+async def _unpriced(tx: Transaction) -> list[Waiting]:
+    statement = select(
+        col(UsageRecord.customer_id),
+        col(UsageRecord.request_id),
+        col(UsageRecord.served_at),
+        col(UsageRecord.reason),
+    ).where(col(UsageRecord.cost_usd).is_(None))
+    return [
+        Waiting("unpriced", row.customer_id, row.request_id, row.served_at, row.reason, None)
+        for row in await tx.execute(statement)
+    ]
+
+
+async def _unmetered(tx: Transaction, older_than: datetime) -> list[Waiting]:
+    since: ColumnElement[Any] = func.min(col(MeterEvent.occurred_at))
+    statement = (
+        select(
+            col(MeterEvent.customer_id),
+            col(MeterEvent.request_id),
+            since.label("since"),
+            func.max(col(MeterEvent.parked_reason)).label("reason"),
+            func.max(col(UsageRecord.charge_nano_usd)).label("charge"),
+        )
+        .join(UsageRecord, col(UsageRecord.usage_record_id) == col(MeterEvent.usage_record_id))
+        .where(col(MeterEvent.delivered_at).is_(None), col(MeterEvent.occurred_at) < older_than)
+        .group_by(col(MeterEvent.customer_id), col(MeterEvent.request_id))
+    )
+    return [
+        Waiting(
+            what="parked" if row.reason else "not metered",
+            customer_id=row.customer_id,
+            request_id=row.request_id,
+            since=row.since,
+            why=row.reason or "Stripe has not acknowledged it yet",
+            charge_usd=None if row.charge is None else from_nano_usd(int(row.charge)),
+        )
+        for row in await tx.execute(statement)
+    ]
