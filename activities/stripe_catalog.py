@@ -55,6 +55,18 @@ async def ensure_catalog(client: StripeClient) -> Catalog:
     return Catalog(meters, product_id, price_id, tuple(made))
 
 
+async def missing_meters(client: StripeClient) -> list[str]:
+    """Return the event names of the meters that Stripe lacks; events for them would be lost.
+
+    Raises:
+        TallystickError: saying what Stripe answered.
+    """
+    with in_words():
+        listed = await client.v1.billing.meters.list_async({"limit": 100, "status": "active"})
+        found = {meter.event_name async for meter in listed.auto_paging_iter()}
+    return [name for name in METERS if name not in found]
+
+
 async def create_customer(client: StripeClient, customer_id: str, name: str) -> str:
     """Create a Stripe customer for one of ours and return its id; again within a day, the same.
 

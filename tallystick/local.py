@@ -27,6 +27,7 @@ from tallystick.embedded import (
     stop_process,
 )
 from tallystick.ledger.setup import prepare
+from tallystick.services import Endpoints, endpoints_at
 from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, Settings
 
 
@@ -58,6 +59,10 @@ class LocalStack:
         """End a worker without warning, as a crash would."""
         await stop_process(process, how=signal.SIGKILL)
         self.workers.remove(process)
+
+    def endpoints(self, settings: Settings) -> Endpoints:
+        """Return where Claude and Stripe are, for a client in this process."""
+        return endpoints_at(settings, self.sandboxed, self.claude_url, self.stripe_url)
 
     def leave_note(self) -> None:
         """Tell other commands on this machine where everything is."""
@@ -107,6 +112,8 @@ async def local_stack(
         if wanted:
             local.claude_url, local.stripe_url = await stack.enter_async_context(_stand_ins(home))
         local.environment = _environment(settings, local, wanted)
+        if "stripe" in wanted:
+            await _prepare_stripe(settings, local)
         stack.push_async_callback(_stop_workers, local)
         yield local
 
@@ -124,6 +131,15 @@ async def _stand_ins(home: Path) -> AsyncGenerator[tuple[str, str], None]:
         yield where["claude"], where["stripe"]
     finally:
         await stop_process(process)
+
+
+async def _prepare_stripe(settings: Settings, local: LocalStack) -> None:
+    """Do for the stand-in what `tallystick stripe setup` does for an account."""
+    from activities.stripe_catalog import ensure_catalog
+    from activities.stripe_clients import stripe_client
+
+    async with stripe_client(local.endpoints(settings), settings) as client:
+        await ensure_catalog(client)
 
 
 def _environment(

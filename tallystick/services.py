@@ -62,12 +62,13 @@ async def endpoints(settings: Settings) -> AsyncGenerator[Endpoints, None]:
             from tallystick.sandbox.stripe import create_stripe_app
 
             stripe_url = await stack.enter_async_context(serve(create_stripe_app()))
-        yield _endpoints(settings, wanted, claude_url, stripe_url)
+        yield endpoints_at(settings, wanted, claude_url, stripe_url)
 
 
-def _endpoints(
+def endpoints_at(
     settings: Settings, wanted: frozenset[str], claude_url: str | None, stripe_url: str | None
 ) -> Endpoints:
+    """Return the settings' own keys and addresses, and the stand-ins' for those in `wanted`."""
     claude_stands_in, stripe_stands_in = "claude" in wanted, "stripe" in wanted
     return Endpoints(
         anthropic_api_key=settings.anthropic_api_key or SecretStr(SANDBOX_CLAUDE_KEY),

@@ -2,11 +2,11 @@
 
 import argparse
 import asyncio
-import logging
 import sys
 
 from tallystick.errors import TallystickError
 from tallystick.exiting import end_process
+from tallystick.logs import configure_logging
 from tallystick.settings import SettingsError, get_settings
 from workers.main import Role, run_worker
 
@@ -16,9 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--role", choices=["all", *Role], default="all")
     role = parser.parse_args().role
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    configure_logging()
     code = 0
     try:
         asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))

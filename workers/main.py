@@ -21,12 +21,15 @@ from activities.claude import ClaudeActivities
 from activities.claude_api import ClaudeApi
 from activities.ledger import LedgerActivities
 from activities.metering import MeteringActivities
+from activities.stripe_catalog import ensure_catalog, missing_meters
+from activities.stripe_clients import stripe_client
 from activities.stripe_meters import meter_transport
 from tallystick.contracts import CLAUDE_TASK_QUEUE, TASK_QUEUE
+from tallystick.errors import TallystickError
 from tallystick.ledger.database import Ledger
 from tallystick.plans.guards import Limits
 from tallystick.services import Endpoints, database, endpoints
-from tallystick.settings import Settings
+from tallystick.settings import Settings, SettingsError
 from tallystick.temporal import connect_temporal
 from workers.plugin import TallystickPlugin
 
@@ -57,6 +60,9 @@ async def run_worker(settings: Settings, roles: Collection[Role]) -> None:
         where = await stack.enter_async_context(endpoints(settings))
         for name in sorted(where.sandboxed):
             log.warning("the sandbox stands in for %s: no real service is called", name)
+        if "stripe" in where.sandboxed:
+            async with stripe_client(where, settings) as stripe:
+                await ensure_catalog(stripe)  # a stand-in starts empty; an account is its owner's
         client = await connect_temporal(settings.temporal_address)
         await stack.enter_async_context(working(client, url, where, settings, roles))
         log.info("working on %s", ", ".join(sorted(roles)))
@@ -101,8 +107,10 @@ async def working(
                 )
             )
         if Role.REQUESTS in roles:
+            await _want_meters(where, settings)
             transport = await stack.enter_async_context(meter_transport(where, settings))
             metering = MeteringActivities(ledger, transport, linger=settings.meter_linger)
+            stack.push_async_callback(metering.drain)
             steps = LedgerActivities(
                 ledger, api, Limits(settings.max_input_tokens, settings.max_cost_usd)
             )
@@ -122,3 +130,20 @@ async def working(
                 )
             )
         yield
+
+
+async def _want_meters(where: Endpoints, settings: Settings) -> None:
+    """Refuse to start while Stripe lacks a meter; an unreachable Stripe holds nobody up.
+
+    Stripe takes events for a meter it does not have, answers 200 and drops them later.
+    """
+    try:
+        async with stripe_client(where, settings) as client:
+            missing = await missing_meters(client)
+    except TallystickError as error:
+        log.warning("whether Stripe has our meters is not known: %s", error)
+        return
+    if missing:
+        raise SettingsError(
+            f"Stripe lacks the meters {', '.join(missing)}; run `tallystick stripe setup`"
+        )

@@ -33,7 +33,7 @@ def usage(customer: Customer = "", as_json: bool = JsonFlag) -> None:
         return
     kinds = list(rows[0].tokens) if rows else []
     print_rows(
-        ("customer", "requests", *(kind.replace("_", " ") for kind in kinds), "cost $", "charge $"),
+        ("customer", "calls", *(kind.replace("_", " ") for kind in kinds), "cost $", "charge $"),
         [
             (row.customer_id, row.requests, *row.tokens.values(), row.cost_usd, row.charge_usd)
             for row in rows

@@ -45,7 +45,9 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     rows = [list(row) for row in rows]
     for index, column in enumerate(columns):
         number = rows and all(isinstance(row[index], int | Decimal) for row in rows)
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+        table.add_column(
+            column, justify="right" if number else "left", overflow="fold", no_wrap=index == 0
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     out.print(table)

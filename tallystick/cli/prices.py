@@ -1,17 +1,18 @@
 """`tallystick prices` and `tallystick rate`: the price book, and anyone's replies rated by it."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tallystick.cli.output import JsonFlag, err, fail, note, print_json, print_rows
-from tallystick.pricing import NoPriceError, price_book, rate_text
+from tallystick.pricing import TOKEN_KINDS, NoPriceError, PriceRow, price_book, rate_text
 from tallystick.pricing.check import compare
 
 _prices = typer.Typer(help="The price book.", no_args_is_help=True)
@@ -30,7 +31,7 @@ def show(
     at: Annotated[str, typer.Option(help="An instant or a date; now by default.")] = "",
     as_json: bool = JsonFlag,
 ) -> None:
-    """Show prices in US dollars per million tokens, each with its source."""
+    """Show prices in US dollars per million tokens; --json has the source of each."""
     book, instant = price_book(), _instant(at)
     models = [model] if model else sorted({known.id for known in book.models.values()})
     try:
@@ -42,22 +43,24 @@ def show(
             {"price_book": book.version, "at": instant, "prices": [asdict(row) for row in rows]}
         )
         return
+    kinds = [kind.value for kind in TOKEN_KINDS]
     print_rows(
-        ("model", "kind", "$ per million", "prompt over", "from", "until", "source"),
+        ("model", "prompt over", *(kind.replace("_", " ") for kind in kinds)),
         [
-            (
-                row.model,
-                row.kind.value,
-                row.usd_per_million,
-                row.prompt_over,
-                row.valid_from.date(),
-                row.valid_until.date() if row.valid_until else None,
-                row.source,
-            )
-            for row in rows
+            (name, over or "-", *(prices[kind] for kind in kinds))
+            for (name, over), prices in _by_tier(rows).items()
         ],
-        title=f"Price book {book.version}, prices of {instant:%Y-%m-%d %H:%M} UTC",
+        title=f"Price book {book.version}: US dollars per million tokens, {instant:%Y-%m-%d}",
     )
+    for source in sorted({row.source for row in rows}):
+        note(f"source: {source}")
+
+
+def _by_tier(rows: Sequence[PriceRow]) -> dict[tuple[str, int], dict[str, Decimal]]:
+    tiers: dict[tuple[str, int], dict[str, Decimal]] = {}
+    for row in rows:
+        tiers.setdefault((row.model, row.prompt_over), {})[row.kind.value] = row.usd_per_million
+    return tiers
 
 
 @_prices.command()

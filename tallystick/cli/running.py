@@ -1,7 +1,6 @@
 """`tallystick setup`, `dev` and `worker`: prepare the servers, and run what serves requests."""
 
 import asyncio
-import logging
 import signal
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from tallystick.cli.output import JsonFlag, fail, note, print_json
 from tallystick.errors import TallystickError, UnavailableError
 from tallystick.ledger.setup import prepare
 from tallystick.local import LocalStack, local_stack
+from tallystick.logs import configure_logging
 from tallystick.services import DevNote, database
 from tallystick.settings import get_settings
 from tallystick.temporal import connect_temporal, ensure_search_attributes
@@ -51,12 +51,6 @@ def worker(
         fail(f"--role: {role!r} is no role; use all, {', '.join(Role)}")
     configure_logging()
     asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))
-
-
-def configure_logging() -> None:
-    """Log to standard error; libraries speak up only about trouble."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("tallystick").setLevel(logging.INFO)
 
 
 def dev(
