@@ -14,12 +14,12 @@ from tallystick.pricing.estimate import (
     estimate_input_tokens,
     quote,
 )
+from tallystick.pricing.evidence import evidence
 from tallystick.pricing.explain import explain, pages
 from tallystick.pricing.external import rate_line, rate_text
 from tallystick.pricing.rating import Rating, rate
 from tallystick.pricing.savings import batch_savings, cache_savings
 from tallystick.pricing.tokens import TOKEN_KINDS, TokenCounts, TokenKind
-from tallystick.pricing.usage import billable_part, complete_stream_usage
 
 __all__ = [
     "TOKEN_KINDS",
@@ -33,13 +33,12 @@ __all__ = [
     "TokenCounts",
     "TokenKind",
     "batch_savings",
-    "billable_part",
     "cache_savings",
     "cliff_warnings",
-    "complete_stream_usage",
     "dearest_input_kind",
     "estimate_cost",
     "estimate_input_tokens",
+    "evidence",
     "explain",
     "pages",
     "price_book",

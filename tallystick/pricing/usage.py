@@ -146,58 +146,6 @@ def ran_code(usage: Object, content: Sequence[Any]) -> bool:
     return ran
 
 
-def billable_part(message: Object) -> dict[str, Any]:
-    """Return what rating needs of a reply and nothing that it says.
-
-    Rates like the reply itself, so a record can be rated again without keeping anybody's content
-    (requirements 7 and 64).
-    """
-    part = {name: message[name] for name in ("model", "stop_reason", "usage") if name in message}
-    content = message.get("content")
-    if isinstance(content, list):
-        part["content"] = [_outline(block) for block in cast("list[object]", content)]
-    elif content is not None:
-        part["content"] = ""  # still not a list, and said as such when it is rated
-    return part
-
-
-def complete_stream_usage(started: Object, final: Object) -> dict[str, Any]:
-    """Return the final usage of a stream with cache writes by lifetime.
-
-    Deltas raise `cache_creation_input_tokens` without its split, which only `message_start` has.
-    What is written later are breakpoints between server tools, always for 5 minutes, so one hour
-    keeps its first value and five minutes take the rest (facts on Claude, 'Streaming'; *inferred*).
-    Where that does not come out the usage stays as it is, and rating refuses it.
-
-    Args:
-        started: the usage of `message_start`.
-        final: the cumulative usage after the last `message_delta`.
-    """
-    split = started.get("cache_creation")
-    total = final.get("cache_creation_input_tokens")
-    if not isinstance(split, dict) or type(total) is not int:
-        return dict(final)
-    one_hour = cast("Object", split).get("ephemeral_1h_input_tokens")
-    if type(one_hour) is not int or not 0 <= one_hour <= total:
-        return dict(final)
-    lifetimes = {
-        "ephemeral_5m_input_tokens": total - one_hour,
-        "ephemeral_1h_input_tokens": one_hour,
-    }
-    return {**final, "cache_creation": lifetimes}
-
-
-def _outline(block: object) -> dict[str, Any] | None:
-    if not isinstance(block, dict):
-        return None
-    parts = cast("Object", block)
-    kept = {name: parts[name] for name in ("type", "name") if name in parts}
-    caller = parts.get("caller")
-    if isinstance(caller, dict):
-        kept["caller"] = {"type": cast("Object", caller).get("type")}
-    return kept
-
-
 def _read_iterations(
     usage: Object, iterations: list[object], model: str
 ) -> tuple[tuple[Portion, ...], tuple[Portion, ...]]:
