@@ -69,6 +69,28 @@ def postgres_pid(folder: Path) -> int | None:
     return pid if psutil.pid_exists(pid) else None
 
 
+def kill_postgres(folder: Path) -> None:
+    """End the PostgreSQL that runs on `folder` without warning, as a crash would.
+
+    Its connections notice a moment later; on return they are gone, and it can be started again.
+    """
+    pid = postgres_pid(folder)
+    if pid is None:
+        raise EmbeddedError(f"no PostgreSQL runs on {folder}")
+    postmaster = psutil.Process(pid)
+    family = [postmaster, *postmaster.children()]
+    postmaster.kill()
+    psutil.wait_procs(family, timeout=30)
+
+
+def restart_postgres(folder: Path) -> None:
+    """Start a killed PostgreSQL again, at the address it had; on return it has recovered.
+
+    For the process that holds `embedded_postgres(folder)` open.
+    """
+    _pgserver(folder).ensure_postgres_running()
+
+
 @dataclass(frozen=True, slots=True)
 class TemporalServer:
     """A running development server: where it answers, and the process behind it."""
