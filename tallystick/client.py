@@ -183,6 +183,10 @@ class Messages:
             await _consume(start)
             return await self._answered(workflow_id, request)
         except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # The SDK turns a cancellation into its own error; our caller meant what it did.
+                raise asyncio.CancelledError from error
             await _consume(start)
             raise _unreachable(error) from error
 
