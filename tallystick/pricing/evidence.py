@@ -8,7 +8,7 @@ and 64).
 from collections.abc import Mapping
 from typing import Any, cast
 
-_REPLY_FIELDS = ("id", "type", "role", "model", "stop_reason", "stop_sequence", "usage")
+_REPLY_FIELDS = ("id", "type", "role", "model", "stop_reason", "usage")
 _BLOCK_FIELDS = ("type", "name", "caller", "model")
 _NO_LIST = ""
 

@@ -69,16 +69,36 @@ def test_every_price_is_asked_for_in_every_span_tier_and_mode():
     assert NOW in reads
 
 
-def test_a_model_that_is_not_out_yet_is_not_asked_for():
+def test_nothing_is_asked_for_after_the_end_or_before_a_model_is_out():
     models: set[str] = set()
 
     def listen(model: str, kind: TokenKind, prompt: int, at: datetime, mode: str) -> None:
-        assert at <= day("2026-11-01")
+        assert at <= end
         models.add(model)
 
-    compare(day("2026-11-01"), catalogue=listen)
+    end = day("2026-10-01")
+    compare(end, catalogue=listen)
+    assert "claude-sonnet-5-5" in models
     assert "claude-fable-5-2" not in models
-    assert "claude-fable-5-1" in models
+    end = day("2026-11-09")
+    compare(end, catalogue=listen)
+    assert "claude-fable-5-2" in models
+
+
+def test_a_known_reason_ends_with_its_day():
+    def know_nothing(model: str, kind: TokenKind, prompt: int, at: datetime, mode: str) -> None:
+        return None
+
+    def reasons(on: str) -> set[str | None]:
+        found = compare(day(on), catalogue=know_nothing)
+        return {
+            price.reason
+            for price in found
+            if (price.model, price.mode) == ("claude-opus-5", "batch")
+        }
+
+    assert reasons("2026-10-13") == {"genai-prices has no batch prices before 2026-10-14"}
+    assert reasons("2026-10-14") == {None}
 
 
 def test_comparing_says_what_it_needs(monkeypatch: pytest.MonkeyPatch):

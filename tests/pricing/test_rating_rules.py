@@ -121,6 +121,11 @@ def test_a_count_that_is_no_count_is_refused_by_name(name: str, wrong: object):
     assert f"usage.{name}" in unpriced(reply(OPUS, usage(1, 1) | {name: wrong}))
 
 
+def test_the_largest_plausible_count_is_exact():
+    # 10^12 x 25 millionths = 25,000,000 dollars
+    assert cost(reply(OPUS, usage(0, 10**12))) == Decimal(25_000_000)
+
+
 @pytest.mark.parametrize(
     ("used", "named"),
     [
@@ -412,6 +417,13 @@ def test_message_iterations_are_not_added_to_what_they_sum_up_to():
 
 def test_extras_without_message_entries_come_on_top_of_the_top_level():
     # 100x5 + 10x25 + 1,000x5 = 5,750
+    advice = entry("advisor_message", "claude-sonnet-5", input=1_000)
+    used = usage(100, 10, iterations=[advice])
+    # 750 + 1,000x2 = 2,750, the reply's own lines first
+    rating = priced(reply(OPUS, used))
+    assert rating.cost_usd == Decimal("0.00275")
+    assert [line.model for line in rating.lines] == [OPUS, OPUS, "claude-sonnet-5"]
+    # 750 + 1,000x5 = 5,750
     used = usage(100, 10, iterations=[entry("compaction", input=1_000)])
     assert cost(reply(OPUS, used)) == Decimal("0.00575")
 
@@ -443,6 +455,13 @@ def test_iterations_may_take_the_lifetime_of_the_only_writes_there_are():
         part = entry("message", **{lifetime: 500}) | {"cache_creation": None}
         used = usage(0, 0, **{lifetime: 500}, iterations=[part])
         assert cost(reply(OPUS, used)) == Decimal(expected)
+
+
+def test_attempts_of_a_fallback_do_not_take_the_lifetime_of_another():
+    attempt = entry("message", "claude-fable-5", output=1, write_1h=9) | {"cache_creation": None}
+    served = entry("fallback_message", OPUS, write_5m=9)
+    message = reply(OPUS, usage(0, 0, write_5m=9, iterations=[attempt, served]))
+    assert "usage.iterations[0].cache_creation is missing" in unpriced(message)
 
 
 def test_iterations_do_not_take_a_mixed_lifetime():
@@ -652,7 +671,8 @@ def test_code_that_calls_the_newer_web_tools_runs_free():
     caller = {"type": "code_execution_20260120", "tool_id": "srvtoolu_0"}
     used = usage(1_000, 0, server_tool_use=RAN | {"web_search_requests": 1})
     content = [tool("code_execution"), tool("web_search", caller)]
-    assert cost(reply(OPUS, used, content=content)) == Decimal("0.015")
+    for blocks in (content, content[::-1]):
+        assert cost(reply(OPUS, used, content=blocks)) == Decimal("0.015")
 
 
 def test_web_tools_alone_run_no_code():
