@@ -36,17 +36,17 @@ class StripeStand:
         self.url, self.contract, self.clock = url, contract, clock
         self.account = app.state.account
         self._control = httpx.AsyncClient(base_url=url)
-        self._clients: list[stripe.StripeClient] = []
+        self._clients: dict[str, stripe.StripeClient] = {}
 
     def client(self, key: str = LIVE) -> stripe.StripeClient:
-        made = stripe.StripeClient(
-            key,
-            base_addresses={"api": self.url, "meter_events": self.url},
-            max_network_retries=0,
-            http_client=stripe.HTTPXClient(timeout=10, allow_sync_methods=True),
-        )
-        self._clients.append(made)
-        return made
+        if key not in self._clients:
+            self._clients[key] = stripe.StripeClient(
+                key,
+                base_addresses={"api": self.url, "meter_events": self.url},
+                max_network_retries=0,
+                http_client=stripe.HTTPXClient(timeout=10),
+            )
+        return self._clients[key]
 
     async def control(self, method: str, path: str, **body: Any) -> dict[str, Any]:
         answer = await self._control.request(method, f"/_sandbox/{path}", json=body or None)
@@ -74,7 +74,7 @@ class StripeStand:
         return await self.control("GET", "totals")
 
     async def close(self) -> None:
-        for client in self._clients:
+        for client in self._clients.values():
             await client._requestor._client.close_async()
         await self._control.aclose()
 

@@ -79,13 +79,15 @@ class Journal:
         """Return what counts for one customer on one meter, in order of receipt."""
         return (e for e in self._by_pair.get((event_name, customer), ()) if e.rejected is None)
 
-    def reject(self, entry: Entry, code: str, *, meter_id: str | None, livemode: bool) -> None:
-        """Let an accepted event not count, and report it as Stripe's thin events do."""
+    def reject(
+        self, entry: Entry, code: str, *, sample: str, meter_id: str | None, livemode: bool
+    ) -> None:
+        """Let an accepted event not count, and report it as Stripe's thin events do.
+
+        `sample` is what the report names the event by.
+        """
         entry.rejected = code
-        sample = {
-            "error_message": f"rejected: {code}",
-            "request": {"identifier": entry.idempotency_key or entry.identifier},
-        }
+        named = {"error_message": f"rejected: {code}", "request": {"identifier": sample}}
         self.error_reports.append(
             {
                 "id": f"evt_{secrets.token_hex(8)}",
@@ -105,9 +107,7 @@ class Journal:
                 "data": {
                     "reason": {
                         "error_count": 1,
-                        "error_types": [
-                            {"code": code, "error_count": 1, "sample_errors": [sample]}
-                        ],
+                        "error_types": [{"code": code, "error_count": 1, "sample_errors": [named]}],
                     }
                 },
             }

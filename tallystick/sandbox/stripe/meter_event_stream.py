@@ -77,6 +77,7 @@ async def stream(call: Call, params: Stream) -> Obj:
             payload=event.payload,
             identifier=identifier,
             timestamp=timestamp,
+            sample=identifier,  # what the real reports say of streamed events is not documented
             rejected="duplicate_meter_event" if duplicate else timestamp_trouble(timestamp, now),
         )
     return {}

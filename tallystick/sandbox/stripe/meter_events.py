@@ -139,11 +139,13 @@ def accept(
     payload: dict[str, str],
     identifier: str,
     timestamp: int,
+    sample: str,
     rejected: str | None = None,
 ) -> Entry:
     """Enter an event into the journal; it counts unless something is wrong with it.
 
-    `rejected` is the code of a trouble found already.
+    `sample` is what an error report would name it by, `rejected` the code of a trouble found
+    already.
     """
     account = call.account
     meter = meter_for(account, event_name)
@@ -163,7 +165,11 @@ def accept(
     )
     if rejected is not None:
         account.journal.reject(
-            entry, rejected, meter_id=meter["id"] if meter else None, livemode=call.livemode
+            entry,
+            rejected,
+            sample=sample,
+            meter_id=meter["id"] if meter else None,
+            livemode=call.livemode,
         )
     return entry
 
@@ -195,7 +201,12 @@ async def _take(
         if account.journal.knows(identifier, account.clock()):
             raise duplicate
         entry = accept(
-            call, event_name=event_name, payload=payload, identifier=identifier, timestamp=timestamp
+            call,
+            event_name=event_name,
+            payload=payload,
+            identifier=identifier,
+            timestamp=timestamp,
+            sample=call.idempotency_key or identifier,
         )
         if isinstance(call.fault, DuplicateReported):
             raise duplicate
