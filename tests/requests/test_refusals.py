@@ -67,7 +67,7 @@ async def test_a_malformed_start_by_name_fails_instead_of_hanging(house: House) 
 
 
 async def test_an_unknown_customer_is_named(house: House) -> None:
-    with pytest.raises(UnknownCustomerError, match="'nobody'.*tallystick customer add nobody"):
+    with pytest.raises(UnknownCustomerError, match=r"'nobody'.*tallystick customer add nobody"):
         await house.ask("r-1", customer_id="nobody")
     await _nothing_written(house, "r-1")
 
@@ -125,13 +125,18 @@ async def test_once_the_reply_is_gone_a_repeat_gets_the_bill_and_no_second_call(
     # What the engine's retention does after a while.
     await house.temporal.workflow_service.delete_workflow_execution(_execution(house, "r-1"))
     with pytest.raises(AlreadyBilledError) as refused:
-        while True:  # deletion is asynchronous: until then the first reply comes back
-            assert (await house.ask("r-1")).id == first.id
+        await _ask_while_answered_by(house, first.id)
     assert refused.value.details["bill"] == first.bill.model_dump(mode="json")
     with pytest.raises(RequestIdReusedError):
         await house.ask("r-1", max_tokens=65)
     assert len(await house.claude.journal()) == 1
     assert len(await house.records("r-1")) == 1
+
+
+async def _ask_while_answered_by(house: House, message_id: str) -> None:
+    """Ask until the deletion, which is asynchronous, shows: until then the first reply comes."""
+    while True:
+        assert (await house.ask("r-1")).id == message_id
 
 
 def _execution(house: House, request_id: str) -> Any:

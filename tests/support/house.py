@@ -1,9 +1,9 @@
 """Everything one request needs, in one process: worker, stand-ins, ledger, on a real Temporal.
 
 The worker is the production one (`workers.main.working`) on production clients; only the services
-behind the addresses are stand-ins. Whatever was sent to Stripe must have been valid by its published
-description, or the test fails at the end. What a test leaves running on the shared server is ended with
-the house, so that the next test's worker does not inherit it.
+behind the addresses are stand-ins. Whatever was sent to Stripe must have been valid by its
+published description, or the test fails at the end. What a test leaves running on the shared server
+is ended with the house, so that the next test's worker does not inherit it.
 """
 
 import asyncio
