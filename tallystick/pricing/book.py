@@ -251,7 +251,7 @@ def _build(data: Mapping[str, Any]) -> PriceBook:
     sources: Mapping[str, str] = data["sources"]
     rows = tuple(_price_row(row, sources) for row in data["prices"])
     no_price = tuple(
-        NoPriceRow(row["model"], row["prompt_over"], _day(row["valid_from"]), row["reason"])
+        NoPriceRow(row["model"], _threshold(row), _day(row["valid_from"]), row["reason"])
         for row in data["no_price"]
     )
     fast = tuple(
@@ -264,6 +264,9 @@ def _build(data: Mapping[str, Any]) -> PriceBook:
         )
         for row in data["fast"]
     )
+    for rule in ("batch", "us_inference", "refusals", "web_search"):
+        if data[rule]["source"] not in sources:
+            raise BookError(f"{rule} has no known source: {data[rule]}")
     ids = {model["id"] for model in data["models"]}
     for row in (*rows, *no_price, *fast):
         if row.model not in ids:
@@ -306,7 +309,7 @@ def _price_row(row: Mapping[str, Any], sources: Mapping[str, str]) -> PriceRow:
         usd_per_million=_number(row["usd_per_million"], row),
         valid_from=_day(row["valid_from"]),
         valid_until=_until(row),
-        prompt_over=row.get("prompt_over", 0),
+        prompt_over=_threshold(row),
         source=sources[row["source"]],
     )
     if made.valid_until is not None and made.valid_until <= made.valid_from:
@@ -380,6 +383,13 @@ def _number(value: object, row: object) -> Decimal:
     if number <= 0:
         raise BookError(f"a price is more than nothing: {row}")
     return number
+
+
+def _threshold(row: Mapping[str, Any]) -> int:
+    tokens = row.get("prompt_over", 0)
+    if type(tokens) is not int or tokens < 0:
+        raise BookError(f"prompt_over is a whole number of tokens: {row}")
+    return tokens
 
 
 def _day(value: date) -> datetime:

@@ -233,17 +233,17 @@ def _cache_writes(usage: Object, where: str, inherited: Object | None) -> tuple[
 
 
 def _inherit_lifetimes(total: int, where: str, inherited: Object | None) -> tuple[int, int]:
-    """Take the lifetime from the whole when the whole has only one; 1h costs 1.6 times 5m."""
+    """Take lifetimes from the whole where it leaves no choice; 1h costs 1.6 times 5m."""
     if isinstance(inherited, dict):
         five_minutes = count(inherited, "ephemeral_5m_input_tokens", "usage.cache_creation")
         one_hour = count(inherited, "ephemeral_1h_input_tokens", "usage.cache_creation")
+        if total == five_minutes + one_hour:
+            return five_minutes, one_hour
         if five_minutes and not one_hour:
             return total, 0
         if one_hour and not five_minutes:
             return 0, total
-    raise UnreadableError(
-        f"{where}.cache_creation is missing, so the lifetime of writes is unknown"
-    )
+    raise UnreadableError(f"{where}.cache_creation is missing: the writes' lifetime is unknown")
 
 
 def _web_searches(usage: Object) -> int:

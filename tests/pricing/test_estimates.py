@@ -207,7 +207,10 @@ def test_a_model_without_a_price_has_no_ceiling():
     ("tokens", "said"),
     [
         (79_999, None),
-        (80_000, "comes near 100,000 tokens, above which claude-haiku-5-5 costs 5 times as much"),
+        (
+            80_000,
+            "comes near 100,000 tokens, above which claude-haiku-5-5 costs up to 5 times as much",
+        ),
         (100_000, "comes near 100,000 tokens"),
         (100_001, "is over 100,000 tokens"),
     ],
@@ -220,7 +223,8 @@ def test_a_cliff_is_warned_of_from_four_fifths_on(tokens: int, said: str | None)
 
 def test_a_past_surcharge_is_warned_of_in_its_time_only():
     assert (
-        "costs 2 times as much" in cliff_warnings("claude-opus-4-6", 190_000, day("2026-03-12"))[0]
+        "costs up to 2 times as much"
+        in cliff_warnings("claude-opus-4-6", 190_000, day("2026-03-12"))[0]
     )
     assert cliff_warnings("claude-opus-4-6", 190_000, day("2026-03-13")) == ()
 

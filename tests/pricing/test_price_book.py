@@ -87,6 +87,18 @@ def _unknown_source(data: Data) -> None:
     rows_of(data, "claude-opus-5")[0]["source"] = "hearsay"
 
 
+def _rule_without_source(data: Data) -> None:
+    data["web_search"]["source"] = "hearsay"
+
+
+def _float_threshold(data: Data) -> None:
+    rows_of(data, "claude-haiku-5-5")[1]["prompt_over"] = 1e5
+
+
+def _negative_threshold(data: Data) -> None:
+    data["no_price"][0]["prompt_over"] = -1
+
+
 def _unknown_kind(data: Data) -> None:
     rows_of(data, "claude-opus-5")[0]["kind"] = "thinking"
 
@@ -161,6 +173,9 @@ def _price_and_no_price(data: Data) -> None:
         (_free, "more than nothing"),
         (_no_source, "source"),
         (_unknown_source, "hearsay"),
+        (_rule_without_source, "web_search has no known source"),
+        (_float_threshold, "prompt_over is a whole number"),
+        (_negative_threshold, "prompt_over is a whole number"),
         (_unknown_kind, "thinking"),
         (_a_fee_as_a_token, "not a kind of token"),
         (_unlisted_model, "claude-opus-6"),

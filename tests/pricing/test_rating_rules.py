@@ -450,10 +450,10 @@ def test_iterations_that_disagree_with_the_top_level_are_not_guessed(
 
 
 def test_iterations_may_take_the_lifetime_of_the_only_writes_there_are():
-    # 500x10 = 5,000 and 500x6.25 = 3,125
+    # 500x10 = 5,000 and 500x6.25 = 3,125, in two steps of 250
     for lifetime, expected in (("write_1h", "0.005"), ("write_5m", "0.003125")):
-        part = entry("message", **{lifetime: 500}) | {"cache_creation": None}
-        used = usage(0, 0, **{lifetime: 500}, iterations=[part])
+        part = entry("message", **{lifetime: 250}) | {"cache_creation": None}
+        used = usage(0, 0, **{lifetime: 500}, iterations=[part, part])
         assert cost(reply(OPUS, used)) == Decimal(expected)
 
 
@@ -464,9 +464,16 @@ def test_attempts_of_a_fallback_do_not_take_the_lifetime_of_another():
     assert "usage.iterations[0].cache_creation is missing" in unpriced(message)
 
 
-def test_iterations_do_not_take_a_mixed_lifetime():
-    parts = [entry("message", write_5m=300, write_1h=200) | {"cache_creation": None}]
-    used = usage(0, 0, write_5m=300, write_1h=200, iterations=parts)
+def test_the_only_sampling_that_wrote_wrote_all_of_it():
+    # 300x6.25 + 200x10 = 1,875 + 2,000 = 3,875
+    writer = entry("message", write_5m=300, write_1h=200) | {"cache_creation": None}
+    used = usage(0, 0, write_5m=300, write_1h=200, iterations=[writer, entry("message")])
+    assert cost(reply(OPUS, used)) == Decimal("0.003875")
+
+
+def test_samplings_do_not_share_out_a_mixed_lifetime():
+    writer = entry("message", write_5m=250) | {"cache_creation": None}
+    used = usage(0, 0, write_5m=300, write_1h=200, iterations=[writer, writer])
     assert "usage.iterations[0].cache_creation is missing" in unpriced(reply(OPUS, used))
 
 
