@@ -1,0 +1,127 @@
+"""Runs the demo: `scripts/demo` makes the environment and calls this.
+
+Standard output carries the result, a table or with `--json` one object; everything said on the way
+goes to standard error. The exit code is 0 only if the records tally.
+"""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from demo_parts import billed_requests, faults
+from demo_parts.billed_requests import Result
+from demo_parts.documents import Document, read_documents
+from demo_parts.show import err, out, print_tally, print_verdict
+from demo_parts.stage import Stage, fresh_folder, stage
+
+from tallystick.embedded import EmbeddedError
+from tallystick.errors import TallystickError
+from tallystick.exiting import end_process
+from tallystick.settings import SettingsError, get_settings
+
+
+def demo(
+    requests: Annotated[int, typer.Option(help="How many requests to send.", min=1)] = 60,
+    documents: Annotated[
+        Path | None,
+        typer.Option(help="A folder of .txt and .md files to ask about.", file_okay=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    keep: Annotated[bool, typer.Option(help="Leave everything up until Ctrl-C.")] = False,
+) -> None:
+    """Start everything, send requests while things break, and lay the three records together."""
+    texts = read_documents(documents)
+    with fresh_folder() as home:
+        tallies = asyncio.run(_play(home, requests, texts, as_json=as_json, keep=keep))
+    if not tallies:
+        raise typer.Exit(1)
+
+
+async def _play(
+    home: Path, requests: int, texts: list[Document], *, as_json: bool, keep: bool
+) -> bool:
+    playing = asyncio.current_task()
+    assert playing is not None  # noqa: S101 - we are in it
+    # As for Ctrl-C: what was started is stopped in order.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    settings = get_settings()
+    err.print("starting PostgreSQL, Temporal, " + _services(settings.sandboxed) + " and a worker")
+    async with stage(settings, home) as on:
+        err.print(f"Temporal's Web UI: {on.local.temporal.ui_url}")
+        result = await billed_requests.run(on, requests, texts)
+        _print(result, as_json=as_json)
+        if keep:
+            await _stay(on, result)
+    return not result.tally.differences()
+
+
+def _services(sandboxed: frozenset[str]) -> str:
+    if not sandboxed:
+        return "no stand-ins (both keys are set: real calls, real money)"
+    return "stand-ins for " + " and ".join(name.capitalize() for name in sorted(sandboxed))
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        shown = {
+            **result.tally.as_json(),
+            "faults": result.applied,
+            "seconds": round(result.seconds, 1),
+        }
+        typer.echo(json.dumps(shown))
+        return
+    out.print()
+    print_tally(result.tally)
+    out.print(faults.in_words(result.applied))
+    print_verdict(result.tally)
+
+
+async def _stay(on: Stage, result: Result) -> None:
+    """Leave everything up, and say what is worth a look."""
+    on.local.leave_note()
+    busiest = max(result.records, key=lambda record: record["attempts"])
+    ui = f"{on.local.temporal.ui_url}/namespaces/default/workflows"
+    workflow = f"claude-request%2F{busiest['customer_id']}%2F{busiest['request_id']}"
+    for line in (
+        "",
+        f"all requests              {ui}",
+        f"one called {busiest['attempts']} times        {ui}/{workflow}",
+        f"one customer's            {ui}?query=CustomerId%3D%22{busiest['customer_id']}%22",
+        "",
+        "in another terminal:",
+        f"  export TALLYSTICK_HOME={on.local.home}",
+        "  .venv/bin/tallystick usage",
+        f"  .venv/bin/tallystick ledger export --customer {busiest['customer_id']}",
+        f"  .venv/bin/tallystick request {busiest['customer_id']} 'What is a tally stick?'",
+        "",
+        "Ctrl-C stops everything and removes the data.",
+    ):
+        err.print(line, markup=False)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def main() -> None:
+    """Run; every expected error ends in one line and exit code 1."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(demo)
+    code = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except (TallystickError, SettingsError, EmbeddedError) as error:
+        err.print(f"error: {error}", markup=False)
+        code = 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        code = 130
+    end_process(code)
+
+
+if __name__ == "__main__":
+    main()

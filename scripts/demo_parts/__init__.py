@@ -1,0 +1,1 @@
+"""What `scripts/demo.py` is made of: one act a module, and the tally they end in."""

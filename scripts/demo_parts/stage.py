@@ -1,0 +1,84 @@
+"""What every act of the demo stands on: the running servers and the clients that reach them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from stripe import StripeClient
+
+from activities.stripe_catalog import ensure_catalog
+from activities.stripe_clients import stripe_client
+from tallystick.client import Client
+from tallystick.embedded import free_port
+from tallystick.errors import TallystickError
+from tallystick.ledger.database import Ledger
+from tallystick.local import LocalStack, local_stack
+from tallystick.settings import Settings
+from tallystick.temporal import connect_temporal
+
+from .show import err
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Running servers, a worker, and clients for them."""
+
+    local: LocalStack
+    client: Client
+    ledger: Ledger
+    stripe: StripeClient
+    http: httpx.AsyncClient
+
+    def check_worker(self) -> None:
+        """Look whether the worker still runs.
+
+        Raises:
+            TallystickError: it has ended by itself.
+        """
+        if self.local.workers[0].returncode is not None:
+            raise TallystickError(
+                f"the worker ended by itself; its log is {self.local.home / 'worker.log'}"
+            )
+
+
+@contextmanager
+def fresh_folder() -> Generator[Path, None, None]:
+    """Yield a folder for one run; it is kept, and named, when the run fails."""
+    # Short, and not below the working folder: PostgreSQL's socket lies in it, and the path of a
+    # socket may have about 100 characters.
+    folder = Path(tempfile.mkdtemp(prefix="tallystick-"))
+    try:
+        yield folder
+    except BaseException:
+        err.print(f"logs and data are kept in {folder}")
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def stage(settings: Settings, home: Path) -> AsyncGenerator[Stage, None]:
+    """Start everything in `home` with one worker; it all ends with the context.
+
+    PostgreSQL and Temporal are always the run's own: what `DATABASE_URL` and `TEMPORAL_...` name
+    is somebody's real system.
+    """
+    for name in [name for name in os.environ if name.startswith("TEMPORAL_")]:
+        del os.environ[name]
+    settings = settings.model_copy(update={"home": home, "database_url": None})
+    async with AsyncExitStack() as stack:
+        local = await stack.enter_async_context(local_stack(settings, ui_port=free_port()))
+        stripe = await stack.enter_async_context(stripe_client(local.endpoints(settings), settings))
+        if "stripe" not in local.sandboxed:
+            made = (await ensure_catalog(stripe)).made
+            err.print(f"made in your Stripe account: {', '.join(made) or 'nothing new'}")
+        await local.start_worker()
+        ledger = Ledger(local.database_url, pool_size=4)
+        stack.push_async_callback(ledger.close)
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        temporal = await connect_temporal(local.temporal.address)
+        yield Stage(local, Client(temporal), ledger, stripe, http)
