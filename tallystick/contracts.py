@@ -87,8 +87,9 @@ class _Block(BaseModel):
 class ClaudeRequest(_Frozen):
     """Input of the workflow `ClaudeRequest`: one Claude reply wanted on behalf of one customer.
 
-    `params` is the Messages API body. `max_cost_usd` and `max_input_tokens` override the
-    settings' guards for this request. `metadata` is kept with the usage record, as given.
+    `params` is the Messages API body. `max_cost_usd`, `max_input_tokens` and
+    `max_conversation_usd` (what its whole conversation may be charged) override the settings'
+    guards for this request. `metadata` is kept with the usage record, as given.
     """
 
     customer_id: CustomerId
@@ -97,6 +98,7 @@ class ClaudeRequest(_Frozen):
     conversation_id: RequestId | None = None
     max_cost_usd: Annotated[Usd, Field(gt=0)] | None = None
     max_input_tokens: Annotated[int, Field(gt=0)] | None = None
+    max_conversation_usd: Annotated[Usd, Field(gt=0)] | None = None
     metadata: dict[str, str] | None = None
 
     @classmethod
@@ -187,9 +189,13 @@ class RequestKey(_Frozen):
 
 
 class Admission(_Frozen):
-    """What `admit_request` decided: go ahead, with these warnings."""
+    """What `admit_request` decided: go ahead, with these warnings.
+
+    `reserved` says that room is kept free under the customer's limits, and must be given back.
+    """
 
     warnings: tuple[str, ...] = ()
+    reserved: bool = False
 
 
 class ServedReply(_Frozen):

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """Hard limit on the estimated input of one request."""
     max_cost_usd: Decimal = Decimal(10)
     """Ceiling on the estimated cost of one request: input plus `max_tokens` at the output price."""
+    conversation_cap_usd: Decimal = Decimal(50)
+    """What all requests of one conversation together may be charged."""
     max_unknown_outcomes: int = 5
     """A request whose calls ended this often without a known outcome is given up: each may cost."""
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.admission import AdmissionActivities
 from activities.claude import ClaudeActivities
 from activities.claude_api import ClaudeApi
 from activities.ledger import LedgerActivities
@@ -111,16 +112,21 @@ async def working(
             transport = await stack.enter_async_context(meter_transport(where, settings))
             metering = MeteringActivities(ledger, transport, linger=settings.meter_linger)
             stack.push_async_callback(metering.drain)
-            steps = LedgerActivities(
-                ledger, api, Limits(settings.max_input_tokens, settings.max_cost_usd)
+            admission = AdmissionActivities(
+                ledger,
+                api,
+                Limits(settings.max_input_tokens, settings.max_cost_usd),
+                conversation_cap_usd=settings.conversation_cap_usd,
             )
+            steps = LedgerActivities(ledger)
             await stack.enter_async_context(
                 Worker(
                     client,
                     task_queue=TASK_QUEUE,
                     activities=[
-                        steps.admit_request,
+                        admission.admit_request,
                         steps.record_usage,
+                        steps.release_reservation,
                         metering.send_meter_events,
                     ],
                     plugins=[TallystickPlugin()],

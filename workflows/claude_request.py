@@ -53,6 +53,10 @@ _T = TypeVar("_T")
 # --- admit_request, record_usage: local activities, one ledger transaction each ------------------
 LEDGER_STEP_TIMEOUT = timedelta(seconds=30)
 """A transaction takes milliseconds; this covers waiting for a connection in a full pool."""
+LEDGER_STEP_HOLD = timedelta(seconds=1)
+"""A retry that is further off is a timer of the server's. Waiting in the open workflow task would
+keep one of the worker's few slots, and requests that wait for room would shut out the very ones
+they wait for."""
 LEDGER_STEP_RETRIES = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     backoff_coefficient=2,
@@ -166,8 +170,7 @@ class ClaudeRequestWorkflow:
         self._make_findable(request)
         key = RequestKey(customer_id=request.customer_id, request_id=request.request_id)
 
-        admission = await self._ledger_step("admit_request", request, Admission)
-        served = await self._until_unparked(lambda: self._call(request), "calling Claude")
+        admission, served = await self._admit_and_call(request, key)
         # From here on a cancelled workflow finishes all the same: Claude has been paid.
         order = RecordOrder(
             key=key,
@@ -189,6 +192,21 @@ class ClaudeRequestWorkflow:
                 )
             )
         return self._reply
+
+    async def _admit_and_call(
+        self, request: ClaudeRequest, key: RequestKey
+    ) -> tuple[Admission, ServedReply]:
+        """Take the two steps after which a request can still fail, and give back its room then."""
+        admission: Admission | None = None
+        try:
+            admission = await self._ledger_step("admit_request", request, Admission)
+            served = await self._until_unparked(lambda: self._call(request), "calling Claude")
+        except (ActivityError, ApplicationError, asyncio.CancelledError) as error:
+            # An admission that was cancelled may have reserved; one that refused has not.
+            if admission.reserved if admission else is_cancelled_exception(error):
+                await _to_the_end(self._ledger_step("release_reservation", key, type(None)))
+            raise
+        return admission, served
 
     def _call(self, request: ClaudeRequest) -> Awaitable[ServedReply]:
         return workflow.execute_activity(
@@ -222,6 +240,9 @@ class ClaudeRequestWorkflow:
             result_type=result,
             start_to_close_timeout=LEDGER_STEP_TIMEOUT,
             retry_policy=LEDGER_STEP_RETRIES,
+            local_retry_threshold=LEDGER_STEP_HOLD,
+            # So that what a cancelled step has committed is known before anything follows it.
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 
     async def _until_unparked(self, step: Callable[[], Awaitable[_T]], doing: str) -> _T:

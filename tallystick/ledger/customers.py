@@ -7,6 +7,7 @@ read again for as long as the record exists.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import select, update
@@ -34,6 +35,16 @@ async def get(tx: Transaction, customer_id: str) -> Customer | None:
     return entity(Customer, row) if row else None
 
 
+async def lock(tx: Transaction, customer_id: str) -> Customer:
+    """Return the customer and let nobody else lock it before this transaction ends.
+
+    Raises:
+        NoResultFound: when there is no such customer.
+    """
+    statement = select(Customer).where(col(Customer.customer_id) == customer_id).with_for_update()
+    return entity(Customer, (await tx.execute(statement)).one())
+
+
 async def list_all(tx: Transaction) -> Sequence[Customer]:
     """Return every customer, by id."""
     rows = await tx.execute(select(Customer).order_by(col(Customer.customer_id)))
@@ -49,7 +60,9 @@ async def add(tx: Transaction, customer: Customer) -> bool:
     return (await tx.execute(statement.returning(col(Customer.customer_id)))).first() is not None
 
 
-async def set_stripe_customer(tx: Transaction, customer_id: str, stripe_customer_id: str) -> None:
+async def set_stripe_customer(
+    tx: Transaction, customer_id: str, stripe_customer_id: str | None
+) -> None:
     """Map the customer to Stripe's."""
     await _update(tx, customer_id, stripe_customer_id=stripe_customer_id)
 
@@ -59,6 +72,11 @@ async def set_status(
 ) -> None:
     """Let the customer spend, or stop it for a reason that refusals will quote."""
     await _update(tx, customer_id, status=status, status_reason=reason)
+
+
+async def set_spend_cap(tx: Transaction, customer_id: str, cap_usd: Decimal | None) -> None:
+    """Cap what may be charged in a calendar month, in US dollars; None lifts the cap."""
+    await _update(tx, customer_id, spend_cap_usd=cap_usd)
 
 
 async def _update(tx: Transaction, customer_id: str, **values: object) -> None:

@@ -77,7 +77,38 @@ class Customer(SQLModel, table=True):
     status: CustomerStatus = Field(default=CustomerStatus.ACTIVE, sa_type=Text)
     status_reason: str | None = None
     time_zone: str = "UTC"
+    spend_cap_usd: Decimal | None = Field(default=None, sa_type=Numeric)
+    """The most that may be charged in a calendar month of the customer's; None is no cap."""
     created_at: datetime = _instant(sa_column_kwargs=_NOW)
+
+
+class CustomerTermsRow(SQLModel, table=True):
+    """What one customer has negotiated, in force from an instant until its next row.
+
+    A row says all that differs from the plan from then on; an empty one goes back to the plan.
+    """
+
+    __tablename__ = "customer_terms"  # pyright: ignore[reportAssignmentType]
+
+    customer_id: str = Field(primary_key=True, foreign_key="customers.customer_id")
+    valid_from: datetime = _instant(primary_key=True)
+    terms: dict[str, Any] = _document()
+
+
+class Reservation(SQLModel, table=True):
+    """Room kept free for one request in flight: the most it may be charged.
+
+    Working state and no record: the row is there while the request is, and its usage record takes
+    its place.
+    """
+
+    __tablename__ = "reservations"  # pyright: ignore[reportAssignmentType]
+
+    customer_id: str = Field(primary_key=True)
+    request_id: str = Field(primary_key=True)
+    conversation_id: str | None = None
+    amount_nano_usd: int = _count()
+    reserved_at: datetime = _instant()
 
 
 class Attempt(SQLModel, table=True):
@@ -123,7 +154,13 @@ class UsageRecord(SQLModel, table=True):
     __tablename__ = "usage_records"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         UniqueConstraint("customer_id", "request_id"),
-        Index("ix_usage_records_customer_served", "customer_id", "served_at"),
+        # With the charge in the index, what a customer has spent is read without touching rows.
+        Index(
+            "ix_usage_records_customer_served",
+            "customer_id",
+            "served_at",
+            postgresql_include=["charge_nano_usd"],
+        ),
     )
 
     usage_record_id: int | None = _count(default=None, primary_key=True)
@@ -154,12 +191,41 @@ class UsageRecord(SQLModel, table=True):
     price_book: str
     plan: str
     plan_valid_from: datetime = _instant()
+    customer_terms_from: datetime | None = _instant(default=None)
     cost_usd: Decimal | None = Field(sa_type=Numeric)
     charge_nano_usd: int | None = _count()
     lines: list[dict[str, Any]] = _document()
     explanation: str
     warnings: list[str] = _document()
     caller_metadata: dict[str, str] | None = _document()
+
+
+class Adjustment(SQLModel, table=True):
+    """A correction of a usage record: differences to add to its numbers. Only ever added.
+
+    What holds is the record plus all its adjustments (`ledger.effective`). To a record without a
+    price the first adjustment brings the whole price. `status` and `lines` are those of the
+    corrected record.
+    """
+
+    __tablename__ = "adjustments"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (UniqueConstraint("usage_record_id", "price_book"),)
+
+    adjustment_id: int | None = _count(default=None, primary_key=True)
+    usage_record_id: int = _count(foreign_key="usage_records.usage_record_id")
+    created_at: datetime = _instant(sa_column_kwargs=_NOW, index=True)
+    price_book: str
+    reason: str
+    status: str
+    cost_usd: Decimal = Field(sa_type=Numeric)
+    charge_nano_usd: int = _count()
+    input_tokens: int = _count()
+    output_tokens: int = _count()
+    cache_write_5m_tokens: int = _count()
+    cache_write_1h_tokens: int = _count()
+    cache_read_tokens: int = _count()
+    web_searches: int = _count()
+    lines: list[dict[str, Any]] = _document()
 
 
 class MeterEvent(SQLModel, table=True):

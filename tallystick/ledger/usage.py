@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from tallystick.contracts import Bill, RequestKey
-from tallystick.ledger import attempts, outbox
+from tallystick.ledger import attempts, outbox, reservations
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.tables import MeterEvent, UsageRecord
 from tallystick.money import from_nano_usd
@@ -41,7 +41,7 @@ class Recorded:
 
 
 async def record(tx: Transaction, new: NewRecord) -> Recorded:
-    """Write the usage record, queue its meter events and drop the stored reply.
+    """Write the usage record, queue its meter events, drop the stored reply, give back the room.
 
     Where the request has a record already, that one is returned and nothing is written.
     """
@@ -73,6 +73,8 @@ async def record(tx: Transaction, new: NewRecord) -> Recorded:
         values=new.meter_values,
     )
     await attempts.drop_reply(tx, new.attempt_id)
+    # In this transaction, so that the charge counts from the moment its reservation does not.
+    await reservations.release(tx, key)
     return Recorded(written, queued)
 
 

@@ -1,4 +1,4 @@
-"""From cost to charge: markup per line, exact, then one rounding to nano-USD.
+"""From cost to charge: markup and discount per line, exact, then one rounding to nano-USD.
 
 The rounding happens here and nowhere else before the invoice. Rounding each line instead would
 add a bias that grows with the number of lines, and the sum of what Stripe was told would no longer
@@ -27,7 +27,12 @@ class Charge:
 
 
 def charge(lines: Iterable[BillLine], terms: PlanTerms) -> Charge:
-    """Charge the lines of a rated reply under a plan's terms."""
+    """Charge the lines of a rated reply under the terms in force."""
     return Charge(
-        to_nano_usd(total(times(1 + terms.markup_on(line.kind), line.amount_usd) for line in lines))
+        to_nano_usd(total(times(terms.factor(line.kind), line.amount_usd) for line in lines))
     )
+
+
+def highest_charge(cost_usd: Decimal, terms: PlanTerms) -> Charge:
+    """Return the most that a reply of this cost can be charged, whatever its lines are."""
+    return Charge(to_nano_usd(times(terms.highest_factor, cost_usd)))

@@ -2,11 +2,13 @@
 
 A guard decides on bounds (`tallystick.pricing.estimate`): it refuses when even the lower bound is
 over a limit, passes when even the upper bound is within, and otherwise asks for Claude's own count.
-So no request is refused on a guess, and most are decided without a network call.
+So no request is refused on a guess, and most are decided without a network call. Warnings refuse
+nothing and go by the likely size: by the upper bound, four times what English text comes to, most
+would be false alarms.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -19,6 +21,7 @@ from tallystick.errors import (
 )
 from tallystick.money import plain
 from tallystick.pricing import (
+    Estimate,
     NoPriceError,
     cliff_warnings,
     dearest_input_kind,
@@ -40,17 +43,23 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The request is refused: the row of the error table, and why in words."""
+    """The request is refused: the row of the error table, why in words, and the figures."""
 
     failure: Failure
     message: str
+    figures: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The request is within its limits; `cost_usd` is the most it can cost."""
+    """The request is within its limits.
+
+    `cost_usd` is the most it can cost without what server tools may add; `counted` tells whether
+    that stands on Claude's own count of the prompt or on its size alone.
+    """
 
     cost_usd: Decimal
+    counted: bool
     warnings: tuple[str, ...]
 
 
@@ -70,14 +79,12 @@ def check(
         at: when it would be served.
         counted: Claude's own count of the input tokens, where it was asked for.
     """
-    if counted is None:
-        bounds = estimate_input_tokens(params)
-        low, high = bounds.low, bounds.high
-    else:
-        low = high = counted
+    low, likely, high = (
+        estimate_input_tokens(params) if counted is None else Estimate(counted, counted, counted)
+    )
     try:
-        cheapest, dearest = _cost(params, low, at), _cost(params, high, at)
-        cliffs = cliff_warnings(params["model"], high if counted is not None else low, at)
+        cheapest, expected, dearest = (_cost(params, size, at) for size in (low, likely, high))
+        cliffs = cliff_warnings(params["model"], likely, at)
     except NoPriceError as error:
         return Refusal(UNKNOWN_MODEL, f"params.model: {error}; see `tallystick prices show`")
     if low > limits.max_input_tokens:
@@ -95,7 +102,7 @@ def check(
         )
     if high > limits.max_input_tokens or dearest > limits.max_cost_usd:
         return Undecided()
-    return Pass(dearest, (*_near(high, dearest, limits), *cliffs))
+    return Pass(dearest, counted is not None, (*_near(likely, expected, limits), *cliffs))
 
 
 def _cost(params: Mapping[str, Any], tokens: int, at: datetime) -> Decimal:
@@ -114,12 +121,12 @@ def _near(tokens: int, cost: Decimal, limits: Limits) -> list[str]:
     warnings: list[str] = []
     if tokens * 100 >= limits.max_input_tokens * WARN_PERCENT:
         warnings.append(
-            f"the prompt may be up to {tokens:,} tokens (estimated), near the limit of "
+            f"the prompt is about {tokens:,} tokens (estimated), near the limit of "
             f"{limits.max_input_tokens:,}"
         )
     if cost * 100 >= limits.max_cost_usd * WARN_PERCENT:
         warnings.append(
-            f"the request may cost up to ${plain(round(cost, 4))} (estimated), near the ceiling "
+            f"the request could cost ${plain(round(cost, 4))} (estimated), near the ceiling "
             f"of ${plain(limits.max_cost_usd)}"
         )
     return warnings

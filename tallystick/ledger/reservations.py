@@ -1,0 +1,109 @@
+"""Reservations: room kept free under a customer's limits while a request is in flight.
+
+Whoever reserves holds the customer's row locked (`customers.lock`), so decisions about one customer
+are made one after the other. What is spent and what is reserved is read by a single statement: a
+request that is recorded meanwhile is seen as reserved or as spent, never as neither. Together they
+make sure that parallel requests cannot spend the same room twice.
+
+A request gives its room back when it is recorded or fails. One that was terminated runs no code
+any more; its reservation lapses a day after it was last admitted or called.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+
+from tallystick.contracts import RequestKey
+from tallystick.ledger.database import Transaction
+from tallystick.ledger.tables import Attempt, Reservation, UsageRecord
+from tallystick.money import from_nano_usd
+
+LAPSE = timedelta(hours=24)
+"""A request waits this long for its call (`CALL_PATIENCE` in workflows.claude_request), and a
+parked one calls again every hour: without an attempt for a whole day, nobody is there any more."""
+
+
+class Used(NamedTuple):
+    """What is taken of a limit, in US dollars of charge. Usage without a price counts nothing."""
+
+    spent_usd: Decimal
+    reserved_usd: Decimal
+
+
+async def used(
+    tx: Transaction,
+    customer_id: str,
+    *,
+    since: datetime | None = None,
+    conversation_id: str | None = None,
+) -> Used:
+    """Return what is spent and reserved of a customer's limit.
+
+    Args:
+        tx: the transaction.
+        customer_id: whose.
+        since: counts usage served from this instant on; None counts all.
+        conversation_id: counts one conversation alone.
+    """
+    spent = select(func.coalesce(func.sum(col(UsageRecord.charge_nano_usd)), 0)).where(
+        col(UsageRecord.customer_id) == customer_id
+    )
+    reserved = select(func.coalesce(func.sum(col(Reservation.amount_nano_usd)), 0)).where(
+        col(Reservation.customer_id) == customer_id
+    )
+    if since is not None:
+        # What is in flight will be served after `since`, whenever it was reserved.
+        spent = spent.where(col(UsageRecord.served_at) >= since)
+    if conversation_id is not None:
+        spent = spent.where(col(UsageRecord.conversation_id) == conversation_id)
+        reserved = reserved.where(col(Reservation.conversation_id) == conversation_id)
+    both = select(
+        spent.scalar_subquery().label("spent"), reserved.scalar_subquery().label("reserved")
+    )
+    row = (await tx.execute(both)).one()
+    return Used(from_nano_usd(int(row.spent)), from_nano_usd(int(row.reserved)))
+
+
+async def reserve(
+    tx: Transaction, key: RequestKey, *, conversation_id: str | None, nano_usd: int, at: datetime
+) -> None:
+    """Keep room free for the request. The caller has locked the customer and found the room."""
+    await tx.execute(
+        insert(Reservation).values(
+            customer_id=key.customer_id,
+            request_id=key.request_id,
+            conversation_id=conversation_id,
+            amount_nano_usd=nano_usd,
+            reserved_at=at,
+        )
+    )
+
+
+async def release(tx: Transaction, key: RequestKey) -> None:
+    """Give back what the request has reserved, if anything."""
+    await tx.execute(
+        delete(Reservation).where(
+            col(Reservation.customer_id) == key.customer_id,
+            col(Reservation.request_id) == key.request_id,
+        )
+    )
+
+
+async def release_lapsed(tx: Transaction, customer_id: str, at: datetime) -> None:
+    """Give back what the customer's terminated requests have left reserved."""
+    called_lately = select(col(Attempt.attempt_id)).where(
+        col(Attempt.customer_id) == col(Reservation.customer_id),
+        col(Attempt.request_id) == col(Reservation.request_id),
+        col(Attempt.started_at) >= at - LAPSE,
+    )
+    await tx.execute(
+        delete(Reservation).where(
+            col(Reservation.customer_id) == customer_id,
+            col(Reservation.reserved_at) < at - LAPSE,
+            ~called_lately.exists(),
+        )
+    )
