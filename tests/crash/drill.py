@@ -1,0 +1,179 @@
+"""A whole Tallystick to break: servers, stand-ins and workers, each a process of its own.
+
+The caller here is a stubborn application: when Temporal does not answer, it asks again with the
+same arguments, which is all that the client tells it to do.
+"""
+
+import asyncio
+import os
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from temporalio.client import Client as TemporalClient
+from temporalio.service import RPCError
+
+from activities.stripe_catalog import create_customer
+from activities.stripe_clients import stripe_client
+from tallystick.client import BilledMessage, Client
+from tallystick.contracts import request_workflow_id
+from tallystick.embedded import kill_postgres, restart_postgres
+from tallystick.errors import UnavailableError
+from tallystick.ledger import customers
+from tallystick.ledger.database import Ledger
+from tallystick.ledger.tables import Customer
+from tallystick.local import LocalStack, local_stack
+from tallystick.services import POSTGRES_FOLDER
+from tallystick.settings import Settings
+from tallystick.temporal import connect_temporal
+from tests.crash.stops import Stops
+from tests.support.house import Control
+from tests.support.tally import Books, Key, Row, read_books
+
+PATIENCE = 180
+"""Seconds until a drill gives up: a dead worker is noticed after 15, and machines are slow."""
+
+CUSTOMERS = ("acme", "bolt", "crux")
+MODEL = "claude-sonnet-5-5"
+
+
+class Drill:
+    """The running parts, and who asks for what."""
+
+    def __init__(
+        self,
+        stack: LocalStack,
+        temporal: TemporalClient,
+        claude: Control,
+        stripe: Control,
+        stops: Stops,
+    ):
+        self.stack, self.temporal = stack, temporal
+        self.client = Client(temporal)
+        self.claude, self.stripe, self.stops = claude, stripe, stops
+        self.asked: dict[Key, asyncio.Task[BilledMessage]] = {}
+
+    async def start_worker(self, **environment: str) -> Process:
+        """Start a worker that does not wait for company before it tells Stripe."""
+        return await self.stack.start_worker(**{"TALLYSTICK_METER_LINGER": "0.05", **environment})
+
+    def ask(self, request_id: str, *, customer: str = "acme", **changes: Any) -> None:
+        """Send an application off to ask; `finished` waits for it."""
+        self.asked[customer, request_id] = asyncio.create_task(
+            self.insist(request_id, customer=customer, **changes)
+        )
+
+    async def insist(
+        self,
+        request_id: str,
+        *,
+        customer: str = "acme",
+        client: Client | None = None,
+        **changes: Any,
+    ) -> BilledMessage:
+        """Ask, and ask again while Temporal is away."""
+        body: dict[str, Any] = {
+            "model": MODEL,
+            "max_tokens": 64,
+            "messages": [{"role": "user", "content": f"{marked(request_id)} What is a tally?"}],
+            **changes,
+        }
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    return await (client or self.client).messages.create(
+                        customer_id=customer, request_id=request_id, **body
+                    )
+                except UnavailableError:
+                    await asyncio.sleep(0.2)
+
+    async def finished(self) -> dict[Key, BilledMessage]:
+        """Wait until all that was asked is answered, recorded and metered; returns the replies."""
+        replies = dict(zip(self.asked, await asyncio.gather(*self.asked.values()), strict=True))
+        await asyncio.gather(*(self._closed(key) for key in self.asked))
+        return replies
+
+    async def _closed(self, key: Key) -> None:
+        handle = self.temporal.get_workflow_handle(request_workflow_id(*key))
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await handle.result()
+                except RPCError:
+                    await asyncio.sleep(0.2)
+                else:
+                    return
+
+    async def books(self) -> Books:
+        ledger = Ledger(self.stack.database_url, pool_size=1)
+        try:
+            return await read_books(ledger, self.claude, self.stripe)
+        finally:
+            await ledger.close()
+
+    async def attempts(self, request_id: str) -> list[Row]:
+        found = [a for a in (await self.books()).attempts if a["request_id"] == request_id]
+        return sorted(found, key=lambda attempt: attempt["number"])
+
+    async def until_logged(self, text: str) -> None:
+        """Wait until some worker has written `text` in its log."""
+        async with asyncio.timeout(PATIENCE):
+            while text not in (self.stack.home / "worker.log").read_text():
+                await asyncio.sleep(0.05)
+
+    async def kill_postgres(self) -> None:
+        await asyncio.to_thread(kill_postgres, self.stack.home / POSTGRES_FOLDER)
+
+    async def restart_postgres(self) -> None:
+        await asyncio.to_thread(restart_postgres, self.stack.home / POSTGRES_FOLDER)
+
+
+def marked(request_id: str) -> str:
+    """Return what a request's body contains and no other's, for holds and faults."""
+    return f"<{request_id}>"
+
+
+@asynccontextmanager
+async def drill(home: Path) -> AsyncIterator[Drill]:
+    """Run a stack with three customers and no worker yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        # A module's stack starts before the fixture that does this for each test.
+        for name in os.environ:
+            if name.startswith(("ANTHROPIC_", "STRIPE_", "TEMPORAL_", "TALLYSTICK_", "DATABASE_")):
+                patch.delenv(name)
+        settings = Settings(home=home)
+        async with (
+            local_stack(settings) as stack,
+            httpx.AsyncClient(base_url=stack.claude_url or "") as claude,
+            httpx.AsyncClient(base_url=stack.stripe_url or "") as stripe,
+        ):
+            await _add_customers(stack, settings)
+            stops = await Stops.install(stack.database_url)
+            temporal = await connect_temporal(stack.temporal.address)
+            running = Drill(stack, temporal, Control(claude), Control(stripe), stops)
+            try:
+                yield running
+            finally:
+                for task in running.asked.values():
+                    task.cancel()
+                await asyncio.gather(*running.asked.values(), return_exceptions=True)
+                await stops.close()
+
+
+async def _add_customers(stack: LocalStack, settings: Settings) -> None:
+    ledger = Ledger(stack.database_url, pool_size=1)
+    try:
+        async with stripe_client(stack.endpoints(settings), settings) as stripe:
+            for name in CUSTOMERS:
+                mapped = await create_customer(stripe, name, name)
+                row = Customer(
+                    customer_id=name, name=name, plan="pass-through", stripe_customer_id=mapped
+                )
+                async with ledger.begin() as tx:
+                    await customers.add(tx, row)
+    finally:
+        await ledger.close()
