@@ -93,6 +93,7 @@ class Messages:
         conversation_id: str | None = None,
         max_cost_usd: object = None,
         max_input_tokens: int | None = None,
+        max_conversation_usd: object = None,
         customer_metadata: dict[str, str] | None = None,
         timeout: float | timedelta | None = None,
         **params: Any,
@@ -105,6 +106,8 @@ class Messages:
             conversation_id: groups the turns of one conversation.
             max_cost_usd: a Decimal or text; refuses the request when it could cost more.
             max_input_tokens: refuses the request when its prompt is longer.
+            max_conversation_usd: a Decimal or text; what all requests of the conversation together
+                may be charged, in place of the setting's cap.
             customer_metadata: kept with the usage record. (`metadata` is Claude's own parameter.)
             timeout: seconds to wait here; the request goes on regardless.
             params: the Messages API parameters (`model`, `max_tokens`, `messages`, ...).
@@ -122,6 +125,7 @@ class Messages:
                     "conversation_id": conversation_id,
                     "max_cost_usd": max_cost_usd,
                     "max_input_tokens": max_input_tokens,
+                    "max_conversation_usd": max_conversation_usd,
                     "metadata": customer_metadata,
                     "params": params,
                 }

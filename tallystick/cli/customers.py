@@ -1,4 +1,4 @@
-"""`tallystick customer`: who is billed, on which plan, and as whom in Stripe."""
+"""`tallystick customer`: who is billed, on which terms, and as whom in Stripe."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -8,19 +8,22 @@ from zoneinfo import available_timezones
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from tallystick.cli import customer_terms
 from tallystick.cli.access import in_ledger
+from tallystick.cli.customer_terms import Id, existing, in_words
 from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
 from tallystick.contracts import CustomerId
-from tallystick.ledger import customers
+from tallystick.ledger import customers, reservations, terms
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Customer, CustomerStatus
+from tallystick.plans.periods import calendar_month
 from tallystick.services import endpoints
 from tallystick.settings import get_settings
 
 app = typer.Typer(help="Add, show, list, suspend and resume customers.", no_args_is_help=True)
+customer_terms.register(app)
 
-Id = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
-_COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "time zone")
+_COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "time zone", "spend cap $")
 
 
 @app.command()
@@ -64,7 +67,7 @@ async def _add(tx: Transaction, row: Customer) -> Customer:
         fail(f"--plan: no plan {row.plan!r} is in force; `tallystick setup` adds the examples")
     if not await customers.add(tx, row):
         note(f"customer {row.customer_id!r} exists already; nothing is changed")
-    return await _existing(tx, row.customer_id)
+    return await existing(tx, row.customer_id)
 
 
 async def _create_in_stripe(row: Customer) -> str:
@@ -78,8 +81,28 @@ async def _create_in_stripe(row: Customer) -> str:
 
 @app.command()
 def show(customer: Id, as_json: bool = JsonFlag) -> None:
-    """Show one customer."""
-    _show(in_ledger(lambda tx: _existing(tx, customer)), as_json)
+    """Show one customer: its terms in force, and what it was charged this month."""
+    row, money = in_ledger(lambda tx: _with_money(tx, customer))
+    if as_json:
+        print_json({**_as_dict(row), **money})
+        return
+    _show(row, as_json=False)
+    money["terms"] = in_words(money["terms"] or {})
+    print_rows(("", ""), [(name.replace("_", " "), value) for name, value in money.items()])
+
+
+async def _with_money(tx: Transaction, customer: str) -> tuple[Customer, dict[str, Any]]:
+    row, now = await existing(tx, customer), datetime.now(UTC)
+    agreed = await terms.in_force(tx, row, now)
+    month = calendar_month(now, row.time_zone)
+    taken = await reservations.used(tx, customer, since=month.start)
+    return row, {
+        "terms": agreed.terms.model_dump(mode="json") if agreed else None,
+        "own_terms_from": agreed.own_from if agreed else None,
+        "month_from": month.start,
+        "month_charged_usd": taken.spent_usd,
+        "reserved_usd": taken.reserved_usd,
+    }
 
 
 @app.command("list")
@@ -87,7 +110,7 @@ def list_(as_json: bool = JsonFlag) -> None:
     """List all customers."""
     rows = in_ledger(customers.list_all)
     if as_json:
-        print_json([row.model_dump() for row in rows])
+        print_json([_as_dict(row) for row in rows])
     else:
         print_rows(_COLUMNS, [_cells(row) for row in rows])
 
@@ -109,25 +132,30 @@ def resume(customer: Id) -> None:
 async def _set_status(
     tx: Transaction, customer: str, status: CustomerStatus, reason: str | None
 ) -> None:
-    await _existing(tx, customer)
+    await existing(tx, customer)
     await customers.set_status(tx, customer, status, reason)
     note(f"customer {customer!r} is {status}")
 
 
-async def _existing(tx: Transaction, customer: str) -> Customer:
-    row = await customers.get(tx, customer)
-    if row is None:
-        fail(f"CUSTOMER: no customer {customer!r}; `tallystick customer add {customer}` adds it")
-    return row
-
-
 def _show(row: Customer, as_json: bool) -> None:
     if as_json:
-        print_json(row.model_dump())
+        print_json(_as_dict(row))
     else:
         print_rows(_COLUMNS, [_cells(row)])
 
 
+def _as_dict(row: Customer) -> dict[str, Any]:
+    return row.model_dump(warnings=False)  # a row's status is text, as good as its enumeration
+
+
 def _cells(row: Customer) -> tuple[Any, ...]:
     status = f"{row.status}: {row.status_reason}" if row.status_reason else str(row.status)
-    return (row.customer_id, row.name, row.plan, status, row.stripe_customer_id, row.time_zone)
+    return (
+        row.customer_id,
+        row.name,
+        row.plan,
+        status,
+        row.stripe_customer_id,
+        row.time_zone,
+        row.spend_cap_usd,
+    )

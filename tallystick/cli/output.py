@@ -7,6 +7,7 @@ neither.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tallystick.money import plain
+from tallystick.money import plain, usd
 
 out = Console()
 err = Console(stderr=True)
@@ -27,6 +28,15 @@ def fail(message: str, code: int = 1) -> NoReturn:
     """Say what is wrong in one line and exit."""
     err.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def parse_usd(text: str, option: str) -> Decimal:
+    """Read an amount of US dollars that `option` was given, or say that it is none."""
+    with suppress(ValueError):
+        amount = usd(text)
+        if amount >= 0:
+            return amount
+    fail(f"{option}: {text!r} is not an amount in dollars")
 
 
 def note(message: str) -> None:

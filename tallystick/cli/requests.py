@@ -4,12 +4,11 @@ import asyncio
 import json
 import sys
 import uuid
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
 
-from tallystick.cli.output import JsonFlag, fail, note, out, print_json
+from tallystick.cli.output import JsonFlag, note, out, parse_usd, print_json
 from tallystick.client import BilledMessage, Client
 from tallystick.contracts import Bill
 from tallystick.money import plain
@@ -30,14 +29,17 @@ def request(
     ] = "",
     conversation: Annotated[str, typer.Option(help="Groups requests of one conversation.")] = "",
     max_cost_usd: Annotated[str, typer.Option(help="Refuse when it could cost more.")] = "",
+    max_conversation_usd: Annotated[
+        str, typer.Option(help="What the whole conversation may be charged.")
+    ] = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 600,
     as_json: bool = JsonFlag,
 ) -> None:
     """Ask Claude on behalf of a customer; prints the answer and its bill."""
-    try:
-        limit = Decimal(max_cost_usd) if max_cost_usd else None
-    except InvalidOperation:
-        fail(f"--max-cost-usd: {max_cost_usd!r} is not an amount in dollars")
+    limit = parse_usd(max_cost_usd, "--max-cost-usd") if max_cost_usd else None
+    cap = (
+        parse_usd(max_conversation_usd, "--max-conversation-usd") if max_conversation_usd else None
+    )
     text = sys.stdin.read() if prompt == "-" else prompt
     name = request_id or f"cli-{uuid.uuid4().hex[:12]}"
 
@@ -48,6 +50,7 @@ def request(
             request_id=name,
             conversation_id=conversation or None,
             max_cost_usd=limit,
+            max_conversation_usd=cap,
             timeout=timeout,
             model=model,
             max_tokens=max_tokens,
