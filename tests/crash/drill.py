@@ -6,6 +6,7 @@ same arguments, which is all that the client tells it to do.
 
 import asyncio
 import os
+import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from activities.stripe_catalog import create_customer
 from activities.stripe_clients import stripe_client
 from tallystick.client import BilledMessage, Client
 from tallystick.contracts import request_workflow_id
-from tallystick.embedded import kill_postgres, restart_postgres
+from tallystick.embedded import kill_postgres, restart_postgres, stop_process
 from tallystick.errors import UnavailableError
 from tallystick.ledger import customers
 from tallystick.ledger.database import Ledger
@@ -60,6 +61,10 @@ class Drill:
     async def start_worker(self, **environment: str) -> Process:
         """Start a worker that does not wait for company before it tells Stripe."""
         return await self.stack.start_worker(**{"TALLYSTICK_METER_LINGER": "0.05", **environment})
+
+    async def a_worker(self) -> Process:
+        """Return a worker that runs, or start one."""
+        return next(iter(self.stack.workers), None) or await self.start_worker()
 
     def ask(self, request_id: str, *, customer: str = "acme", **changes: Any) -> None:
         """Send an application off to ask; `finished` waits for it."""
@@ -124,6 +129,12 @@ class Drill:
         async with asyncio.timeout(PATIENCE):
             while text not in (self.stack.home / "worker.log").read_text():
                 await asyncio.sleep(0.05)
+
+    async def kill_temporal(self) -> None:
+        await stop_process(self.stack.temporal.process, how=signal.SIGKILL)
+
+    async def restart_temporal(self) -> None:
+        await self.stack.restart_temporal()
 
     async def kill_postgres(self) -> None:
         await asyncio.to_thread(kill_postgres, self.stack.home / POSTGRES_FOLDER)
