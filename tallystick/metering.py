@@ -10,6 +10,7 @@ counts it once (facts on Stripe, 'Read this first' 2, and 'Ranked traps' 2).
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 CHARGE_METER = "tallystick_charge_nano_usd"
 """The one meter that is billed: the charge in whole nano-USD, 0.0000001 cents a unit."""
@@ -46,6 +47,19 @@ METERS: Mapping[str, str] = {
     token_meter("cache_read"): "Claude cache read tokens",
 }
 """Event name to display name, for every meter there is."""
+
+
+def meter_values(charge_nano_usd: int, tokens: Mapping[Any, int]) -> list[tuple[str, int]]:
+    """Return what a priced reply leaves on the meters, as (meter, value); zeros included.
+
+    Args:
+        charge_nano_usd: what the customer pays.
+        tokens: the quantity of each kind, by its name.
+    """
+    return [
+        (CHARGE_METER, charge_nano_usd),
+        *((token_meter(kind), tokens[kind]) for kind in TOKEN_KINDS),
+    ]
 
 
 def meter_identifier(customer_id: str, request_id: str, meter: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -89,13 +90,17 @@ def _waiting(row: reports.Waiting, now: datetime) -> dict[str, Any]:
 
 @_exports.command()
 def export(customer: Customer = "", as_json: bool = JsonFlag) -> None:
-    """Print every usage record with its id chain; with --json one record a line."""
+    """Print every usage record with its id chain; with --json one record a line.
+
+    A record is shown as it was written; `effective_...` is what holds with its adjustments.
+    """
 
     async def show(tx: Transaction) -> Sequence[dict[str, Any]]:
         shown: list[dict[str, Any]] = []
         async for record in reports.records(tx, customer or None):
-            charge = record.pop("charge_nano_usd")
-            record["charge_usd"] = None if charge is None else from_nano_usd(charge)
+            for priced in (record, *record["adjustments"]):
+                priced["charge_usd"] = _in_usd(priced.pop("charge_nano_usd"))
+            record["effective_charge_usd"] = _in_usd(record.pop("effective_charge_nano_usd"))
             if as_json:
                 print_json(record)
             else:
@@ -104,8 +109,12 @@ def export(customer: Customer = "", as_json: bool = JsonFlag) -> None:
 
     columns = (
         "served_at", "customer_id", "request_id", "model", "input_tokens", "output_tokens",
-        "charge_usd", "message_id",
+        "effective_charge_usd", "message_id",
     )  # fmt: skip
     rows = in_ledger(show)
     if not as_json:
         print_rows(columns, [[row[name] for name in columns] for row in rows])
+
+
+def _in_usd(nano: Decimal | int | None) -> Decimal | None:
+    return None if nano is None else from_nano_usd(int(nano))

@@ -1,6 +1,7 @@
 """What the ledger can tell: totals to tally, records one by one, and everything that waits.
 
 Reads only. Each report is one statement, so it shows one moment and not a mixture of several.
+Money and tokens are what holds now, adjustments included (`ledger.effective`).
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -9,11 +10,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Text, exists, func, select
 from sqlmodel import col
 
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.tables import Attempt, MeterEvent, Outcome, UsageRecord
+from tallystick.ledger.effective import effective
+from tallystick.ledger.tables import Adjustment, Attempt, MeterEvent, Outcome, UsageRecord
 from tallystick.money import from_nano_usd
 from tallystick.pricing.tokens import TOKEN_KINDS
 
@@ -32,23 +34,21 @@ class Totals:
 
 async def totals(tx: Transaction, customer_id: str | None = None) -> list[Totals]:
     """Return the sums of each customer with usage, by id."""
-    by_kind = [
-        func.sum(getattr(UsageRecord, f"{kind}_tokens")).label(kind) for kind in TOKEN_KINDS
-    ]
+    usage = effective()
     statement = (
         select(
-            col(UsageRecord.customer_id),
+            usage.c.customer_id,
             func.count().label("requests"),
-            func.coalesce(func.sum(col(UsageRecord.cost_usd)), 0).label("cost"),
-            func.coalesce(func.sum(col(UsageRecord.charge_nano_usd)), 0).label("charge"),
-            func.count().filter(col(UsageRecord.cost_usd).is_(None)).label("unpriced"),
-            *by_kind,
+            func.coalesce(func.sum(usage.c.cost_usd), 0).label("cost"),
+            func.coalesce(func.sum(usage.c.charge_nano_usd), 0).label("charge"),
+            func.count().filter(usage.c.cost_usd.is_(None)).label("unpriced"),
+            *(func.sum(usage.c[f"{kind}_tokens"]).label(kind) for kind in TOKEN_KINDS),
         )
-        .group_by(col(UsageRecord.customer_id))
-        .order_by(col(UsageRecord.customer_id))
+        .group_by(usage.c.customer_id)
+        .order_by(usage.c.customer_id)
     )
     if customer_id is not None:
-        statement = statement.where(col(UsageRecord.customer_id) == customer_id)
+        statement = statement.where(usage.c.customer_id == customer_id)
     return [
         Totals(
             customer_id=row.customer_id,
@@ -99,7 +99,9 @@ async def meter_totals(tx: Transaction) -> list[MeterTotals]:
 async def records(
     tx: Transaction, customer_id: str | None = None
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield usage records in the order they were written, each with its meter events.
+    """Yield usage records as they were written, in that order, with what belongs to each.
+
+    That is its meter events, its adjustments, and as `effective_...` what holds with them.
 
     Streamed from a server-side cursor: memory does not grow with the ledger.
     """
@@ -123,7 +125,42 @@ async def records(
         .scalar_subquery()
         .label("meter_events")
     )  # fmt: skip
-    statement = select(UsageRecord, events).order_by(col(UsageRecord.usage_record_id))
+    corrections = (
+        select(
+            func.coalesce(
+                func.jsonb_agg(
+                    func.jsonb_build_object(
+                        "created_at", col(Adjustment.created_at),
+                        "price_book", col(Adjustment.price_book),
+                        "reason", col(Adjustment.reason),
+                        "status", col(Adjustment.status),
+                        # As text: a JSON number would be read as a float.
+                        "cost_usd", func.trim_scale(col(Adjustment.cost_usd)).cast(Text),
+                        "charge_nano_usd", col(Adjustment.charge_nano_usd),
+                        "lines", col(Adjustment.lines),
+                    )
+                ),
+                func.jsonb_build_array(),
+            )
+        )
+        .where(col(Adjustment.usage_record_id) == col(UsageRecord.usage_record_id))
+        .correlate(UsageRecord)
+        .scalar_subquery()
+        .label("adjustments")
+    )  # fmt: skip
+    usage = effective()
+    statement = (
+        select(
+            UsageRecord,
+            usage.c.status.label("effective_status"),
+            usage.c.cost_usd.label("effective_cost_usd"),
+            usage.c.charge_nano_usd.label("effective_charge_nano_usd"),
+            corrections,
+            events,
+        )
+        .join(usage, usage.c.usage_record_id == col(UsageRecord.usage_record_id))
+        .order_by(col(UsageRecord.usage_record_id))
+    )
     if customer_id is not None:
         statement = statement.where(col(UsageRecord.customer_id) == customer_id)
     async for row in await tx.stream(statement):
@@ -187,7 +224,10 @@ async def _unpriced(tx: Transaction) -> list[Waiting]:
         col(UsageRecord.request_id),
         col(UsageRecord.served_at),
         col(UsageRecord.reason),
-    ).where(col(UsageRecord.cost_usd).is_(None))
+    ).where(
+        col(UsageRecord.cost_usd).is_(None),
+        ~exists().where(col(Adjustment.usage_record_id) == col(UsageRecord.usage_record_id)),
+    )
     return [
         Waiting("unpriced", row.customer_id, row.request_id, row.served_at, row.reason, None)
         for row in await tx.execute(statement)
@@ -195,6 +235,7 @@ async def _unpriced(tx: Transaction) -> list[Waiting]:
 
 
 async def _unmetered(tx: Transaction, older_than: datetime) -> list[Waiting]:
+    usage = effective()
     since: ColumnElement[Any] = func.min(col(MeterEvent.occurred_at))
     statement = (
         select(
@@ -202,9 +243,9 @@ async def _unmetered(tx: Transaction, older_than: datetime) -> list[Waiting]:
             col(MeterEvent.request_id),
             since.label("since"),
             func.max(col(MeterEvent.parked_reason)).label("reason"),
-            func.max(col(UsageRecord.charge_nano_usd)).label("charge"),
+            func.max(usage.c.charge_nano_usd).label("charge"),
         )
-        .join(UsageRecord, col(UsageRecord.usage_record_id) == col(MeterEvent.usage_record_id))
+        .join(usage, usage.c.usage_record_id == col(MeterEvent.usage_record_id))
         .where(col(MeterEvent.delivered_at).is_(None), col(MeterEvent.occurred_at) < older_than)
         .group_by(col(MeterEvent.customer_id), col(MeterEvent.request_id))
     )
