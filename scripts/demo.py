@@ -20,7 +20,7 @@ from demo_parts.stage import Stage, fresh_folder, stage
 from tallystick.embedded import EmbeddedError
 from tallystick.errors import TallystickError
 from tallystick.exiting import end_process
-from tallystick.settings import SettingsError, get_settings
+from tallystick.settings import Settings, SettingsError, get_settings
 
 
 def demo(
@@ -33,22 +33,29 @@ def demo(
     keep: Annotated[bool, typer.Option(help="Leave everything up until Ctrl-C.")] = False,
 ) -> None:
     """Start everything, send requests while things break, and lay the three records together."""
-    texts = read_documents(documents)
+    texts, settings = read_documents(documents), get_settings()
+    err.print("starting PostgreSQL, Temporal, " + _services(settings.sandboxed) + " and a worker")
     with fresh_folder() as home:
-        tallies = asyncio.run(_play(home, requests, texts, as_json=as_json, keep=keep))
+        tallies = asyncio.run(
+            _play(settings, home, requests=requests, texts=texts, as_json=as_json, keep=keep)
+        )
     if not tallies:
         raise typer.Exit(1)
 
 
 async def _play(
-    home: Path, requests: int, texts: list[Document], *, as_json: bool, keep: bool
+    settings: Settings,
+    home: Path,
+    *,
+    requests: int,
+    texts: list[Document],
+    as_json: bool,
+    keep: bool,
 ) -> bool:
     playing = asyncio.current_task()
     assert playing is not None  # noqa: S101 - we are in it
     # As for Ctrl-C: what was started is stopped in order.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
-    settings = get_settings()
-    err.print("starting PostgreSQL, Temporal, " + _services(settings.sandboxed) + " and a worker")
     async with stage(settings, home) as on:
         err.print(f"Temporal's Web UI: {on.local.temporal.ui_url}")
         result = await billed_requests.run(on, requests, texts)

@@ -108,7 +108,10 @@ def _dollars(money: Decimal) -> str:
 def _lost(tally: Tally) -> str:
     lost = tally.lost
     if lost.served is None:
-        return f"lost attempts: {lost.unknown_outcomes} calls with an unknown outcome"
+        return (
+            f"calls with an unknown outcome: {lost.unknown_outcomes} "
+            "(Claude's figures are those that its replies reported)"
+        )
     return (
         f"lost attempts, our cost: {lost.served} calls served whose reply never arrived, "
         f"{sum(lost.tokens.values()):,} tokens, {_dollars(lost.cost_usd)}; charged to nobody"

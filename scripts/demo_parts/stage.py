@@ -48,16 +48,21 @@ class Stage:
 
 @contextmanager
 def fresh_folder() -> Generator[Path, None, None]:
-    """Yield a folder for one run; it is kept, and named, when the run fails."""
+    """Yield a folder for one run; when the run fails it is kept, and named, for its logs."""
     # Short, and not below the working folder: PostgreSQL's socket lies in it, and the path of a
     # socket may have about 100 characters.
-    folder = Path(tempfile.mkdtemp(prefix="tallystick-"))
+    folder = Path(tempfile.mkdtemp(prefix="tallystick-demo-"))
+    failed = False
     try:
         yield folder
-    except BaseException:
-        err.print(f"logs and data are kept in {folder}")
+    except Exception:
+        failed = True
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if failed:
+            err.print(f"logs and data are kept in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager
