@@ -60,11 +60,12 @@ class Refusal:
 def refusal(error: stripe.StripeError) -> Refusal:
     """Name what the SDK raised, duplicates of meter events excepted (`error_code`)."""
     status = error.http_status
+    if status is None:  # the SDK's own text tells people to write to Stripe
+        cause = type(error.__cause__ or error).__name__
+        return Refusal(classify_stripe(None), f"no answer from Stripe: {cause}")
     told = error.user_message or type(error).__name__
     return Refusal(
-        classify_stripe(status),
-        f"Stripe answered {status}: {told}" if status else f"no answer from Stripe: {told}",
-        _retry_after(error),
+        classify_stripe(status), f"Stripe answered {status}: {told}", _retry_after(error)
     )
 
 

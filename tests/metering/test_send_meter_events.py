@@ -68,6 +68,22 @@ async def test_a_hundred_requests_share_a_few_calls(streaming: MeteringStand) ->
     assert await streaming.counted() == {CHARGE_METER: 150_000, INPUT: 10_000, OUTPUT: 2_000}
 
 
+async def test_one_stream_call_at_a_time_leaves_a_worker(streaming: MeteringStand) -> None:
+    await streaming.customer()
+    orders = [await streaming.use(values=[(INPUT, 1)]) for _ in range(200)]
+    await streaming.stripe.hold("meter_event_stream", at="received")
+    sending = asyncio.create_task(streaming.send_all(orders))
+    await streaming.stripe.until_held()
+    for order in (orders[0], orders[-1]):
+        while (await streaming.events(order))[0].first_sent_at is None:
+            pass  # until both calls are ready to go
+    for _ in range(20):
+        assert await streaming.calls(STREAM) == 1
+    await streaming.stripe.control("DELETE", "holds")
+    await sending
+    assert await streaming.calls(STREAM) == 2
+
+
 async def test_a_full_call_does_not_wait_for_company(ledger: Ledger) -> None:
     async with metering_stand(ledger, "stream", linger=3600) as stand:
         await stand.customer()
