@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
@@ -71,6 +71,43 @@ class Completion:
     error_message: str | None = None
 
 
+# Built once: putting a statement together costs more than running it.
+_OF_REQUEST = (
+    col(Attempt.customer_id) == bindparam("of_customer"),
+    col(Attempt.request_id) == bindparam("of_request"),
+)
+_EARLIER = (
+    select(
+        col(Attempt.attempt_id),
+        col(Attempt.number),
+        col(Attempt.outcome),
+        col(Attempt.fingerprint),
+        col(Attempt.reply),
+    )
+    .where(*_OF_REQUEST)
+    .order_by(col(Attempt.number))
+)
+_MARK_LOST = (
+    update(Attempt)
+    .where(*_OF_REQUEST, col(Attempt.outcome) == Outcome.STARTED)
+    .values(
+        outcome=Outcome.INDETERMINATE,
+        error_type="WorkerLost",
+        error_message="the worker vanished before it could record how the call ended",
+    )
+)
+_BEGIN = insert(Attempt).returning(col(Attempt.attempt_id))
+_COMPLETE = update(Attempt).where(
+    col(Attempt.attempt_id) == bindparam("of_attempt"),
+    col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
+)
+_DROP_REPLY = (
+    update(Attempt).where(col(Attempt.attempt_id) == bindparam("of_attempt")).values(reply=None)
+)
+_GET = select(Attempt).where(col(Attempt.attempt_id) == bindparam("of_attempt"))
+_COUNT = select(func.count()).select_from(Attempt).where(*_OF_REQUEST)
+
+
 async def begin(
     tx: Transaction, new: NewAttempt, at: datetime, *, max_unknown: int
 ) -> Begun | Finished | Barred:
@@ -79,19 +116,7 @@ async def begin(
     Two workers that race for the same request collide on the attempt number and one of them gets
     an integrity error, before either has called.
     """
-    rows = (
-        await tx.execute(
-            select(
-                col(Attempt.attempt_id),
-                col(Attempt.number),
-                col(Attempt.outcome),
-                col(Attempt.fingerprint),
-                col(Attempt.reply),
-            )
-            .where(*_of(new.key))
-            .order_by(col(Attempt.number))
-        )
-    ).all()
+    rows = (await tx.execute(_EARLIER, _of(new.key))).all()
     served = [row for row in rows if row.outcome != Outcome.FAILED]
     if any(row.fingerprint != new.fingerprint for row in served):
         return Barred(other_body=True, unknown_outcomes=0)
@@ -101,32 +126,23 @@ async def begin(
     if len(served) >= max_unknown:
         return Barred(other_body=False, unknown_outcomes=len(served))
     if any(row.outcome == Outcome.STARTED for row in rows):
-        await tx.execute(
-            update(Attempt)
-            .where(*_of(new.key), col(Attempt.outcome) == Outcome.STARTED)
-            .values(
-                outcome=Outcome.INDETERMINATE,
-                error_type="WorkerLost",
-                error_message="the worker vanished before it could record how the call ended",
-            )
-        )
-    statement = (
-        insert(Attempt)
-        .values(
-            customer_id=new.key.customer_id,
-            request_id=new.key.request_id,
-            number=rows[-1].number + 1 if rows else 1,
-            fingerprint=new.fingerprint,
-            model=new.model,
-            conversation_id=new.conversation_id,
-            estimated_input_tokens=new.estimated_input_tokens,
-            prompt_chars=new.prompt_chars,
-            outcome=Outcome.STARTED,
-            started_at=at,
-        )
-        .returning(col(Attempt.attempt_id))
+        await tx.execute(_MARK_LOST, _of(new.key))
+    begun = await tx.execute(
+        _BEGIN,
+        {
+            "customer_id": new.key.customer_id,
+            "request_id": new.key.request_id,
+            "number": rows[-1].number + 1 if rows else 1,
+            "fingerprint": new.fingerprint,
+            "model": new.model,
+            "conversation_id": new.conversation_id,
+            "estimated_input_tokens": new.estimated_input_tokens,
+            "prompt_chars": new.prompt_chars,
+            "outcome": Outcome.STARTED,
+            "started_at": at,
+        },
     )
-    return Begun(int((await tx.execute(statement)).one().attempt_id))
+    return Begun(int(begun.one().attempt_id))
 
 
 async def complete(tx: Transaction, attempt_id: int, completion: Completion, at: datetime) -> None:
@@ -135,45 +151,35 @@ async def complete(tx: Transaction, attempt_id: int, completion: Completion, at:
     Repeating it is harmless: an outcome that is known is left as it is.
     """
     await tx.execute(
-        update(Attempt)
-        .where(
-            col(Attempt.attempt_id) == attempt_id,
-            col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
-        )
-        .values(
-            outcome=completion.outcome,
-            finished_at=at,
-            claude_request_id=completion.claude_request_id,
-            message_id=completion.message_id,
-            usage=completion.usage,
-            reply=completion.reply,
-            error_type=completion.error_type,
-            error_message=completion.error_message,
-        )
+        _COMPLETE,
+        {
+            "of_attempt": attempt_id,
+            "outcome": completion.outcome,
+            "finished_at": at,
+            "claude_request_id": completion.claude_request_id,
+            "message_id": completion.message_id,
+            "usage": completion.usage,
+            "reply": completion.reply,
+            "error_type": completion.error_type,
+            "error_message": completion.error_message,
+        },
     )
 
 
 async def drop_reply(tx: Transaction, attempt_id: int) -> None:
     """Forget the reply, in the transaction that writes the usage record in its place."""
-    await tx.execute(
-        update(Attempt).where(col(Attempt.attempt_id) == attempt_id).values(reply=None)
-    )
+    await tx.execute(_DROP_REPLY, {"of_attempt": attempt_id})
 
 
 async def get(tx: Transaction, attempt_id: int) -> Attempt:
     """Return one attempt; raises NoResultFound for an id that was never begun."""
-    row = (await tx.execute(select(Attempt).where(col(Attempt.attempt_id) == attempt_id))).one()
-    return entity(Attempt, row)
+    return entity(Attempt, (await tx.execute(_GET, {"of_attempt": attempt_id})).one())
 
 
 async def count(tx: Transaction, key: RequestKey) -> int:
     """Return how many provider calls the request has made so far."""
-    statement = select(func.count()).select_from(Attempt).where(*_of(key))
-    return (await tx.execute(statement)).scalar_one()
+    return (await tx.execute(_COUNT, _of(key))).scalar_one()
 
 
-def _of(key: RequestKey) -> tuple[Any, Any]:
-    return (
-        col(Attempt.customer_id) == key.customer_id,
-        col(Attempt.request_id) == key.request_id,
-    )
+def _of(key: RequestKey) -> dict[str, str]:
+    return {"of_customer": key.customer_id, "of_request": key.request_id}

@@ -22,7 +22,8 @@ def _instant(**options: Any) -> Any:
 
 
 def _document(**options: Any) -> Any:
-    return Field(sa_type=JSONB, **options)
+    # Without a value it is SQL NULL, not a JSON null that only looks like one.
+    return Field(sa_type=JSONB(none_as_null=True), **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def _count(**options: Any) -> Any:

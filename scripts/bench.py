@@ -1,0 +1,282 @@
+"""Benchmarks: `scripts/bench.py requests|rating [--json]`.
+
+Figures are ratios taken in one run on one machine, so they can be compared between machines.
+Nothing here fails on time; what a figure should be is printed beside it.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import bench_bare
+import bench_rating
+import httpx
+from anthropic import AsyncAnthropic
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy
+
+from activities.stripe_catalog import create_customer
+from activities.stripe_clients import stripe_client
+from tallystick.client import Client
+from tallystick.contracts import request_workflow_id
+from tallystick.embedded import stop_process
+from tallystick.exiting import end_process
+from tallystick.ledger import customers
+from tallystick.ledger.database import Ledger
+from tallystick.ledger.tables import Customer
+from tallystick.local import LocalStack, local_stack
+from tallystick.settings import SANDBOX_CLAUDE_KEY, Settings
+from tallystick.temporal import connect_temporal
+
+MODEL = "claude-haiku-5-5"
+CUSTOMERS = 5
+Ask = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One result: what was measured, how much it is, and what it should be."""
+
+    name: str
+    value: float
+    aim: str
+
+
+def _body(name: str) -> dict[str, Any]:
+    return {
+        "model": MODEL,
+        "max_tokens": 200,
+        "messages": [{"role": "user", "content": f"<{name}> What is a tally stick? " * 10}],
+    }
+
+
+def _customer(name: str) -> str:
+    return f"bench-{sum(name.encode()) % CUSTOMERS}"
+
+
+class Contest:
+    """Our requests and bare ones, on the same servers."""
+
+    def __init__(self, local: LocalStack, temporal: TemporalClient, sample: dict[str, Any]):
+        self.local, self.temporal = local, temporal
+        self._client = Client(temporal)
+        self._sample = sample  # a reply and a bill of ours, for the bare workflow to carry
+
+    async def ours(self, name: str) -> None:
+        await self._client.messages.create(
+            customer_id=_customer(name), request_id=name, **_body(name)
+        )
+
+    async def bare(self, name: str) -> None:
+        request = {
+            "customer_id": _customer(name),
+            "request_id": name,
+            "params": _body(name),
+            **self._sample,
+        }
+        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+            "BareRequest",
+            request,
+            id=f"bare/{name}",
+            task_queue=bench_bare.QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        )
+        await self.temporal.execute_update_with_start_workflow(
+            "reply", start_workflow_operation=start, id="reply"
+        )
+
+    def workflow_id(self, name: str, kind: str) -> str:
+        if kind == "bare":
+            return f"bare/{name}"
+        return request_workflow_id(_customer(name), name)
+
+    async def rate(self, kind: str, count: int, concurrency: int) -> tuple[float, list[str]]:
+        """Return requests a second until every workflow has ended, and their names."""
+        ask: Ask = getattr(self, kind)
+        names = [f"{kind}-{uuid.uuid4().hex[:10]}" for _ in range(count)]
+        waiting = iter(names)
+        began = time.perf_counter()
+
+        async def lane() -> None:
+            for name in waiting:
+                await ask(name)
+
+        await asyncio.gather(*(lane() for _ in range(concurrency)))
+        for name in names:
+            handle = self.temporal.get_workflow_handle(self.workflow_id(name, kind))
+            description = await handle.describe()
+            if description.status is WorkflowExecutionStatus.RUNNING:
+                await handle.result()
+        return count / (time.perf_counter() - began), names
+
+    async def latency(self, kind: str, count: int) -> list[float]:
+        """Return the seconds until `reply`, one request at a time."""
+        ask: Ask = getattr(self, kind)
+        taken: list[float] = []
+        for _ in range(count):
+            began = time.perf_counter()
+            await ask(f"{kind}-{uuid.uuid4().hex[:10]}")
+            taken.append(time.perf_counter() - began)
+        return taken
+
+
+async def bench_requests(count: int, concurrency: int) -> list[Figure]:
+    """Measure `ClaudeRequest` against a bare workflow of the same shape."""
+    with tempfile.TemporaryDirectory(prefix="tallystick-") as home:
+        settings = Settings(home=Path(home), database_url=None)
+        async with local_stack(settings) as local:
+            await _add_customers(local, settings)
+            await local.start_worker()
+            bare = await asyncio.create_subprocess_exec(
+                sys.executable, str(Path(__file__).parent / "bench_bare.py"), env=local.environment
+            )
+            try:
+                temporal = await connect_temporal(local.temporal.address)
+                return await _measure(local, temporal, count, concurrency)
+            finally:
+                await stop_process(bare)
+
+
+async def _measure(
+    local: LocalStack, temporal: TemporalClient, count: int, concurrency: int
+) -> list[Figure]:
+    contest = Contest(local, temporal, await _sample_reply(temporal))
+    _say("warming up")
+    for kind in ("bare", "ours"):
+        await contest.rate(kind, 30, 10)
+    _say("latency, one at a time")
+    taken: dict[str, list[float]] = {"bare": [], "ours": [], "stand-in": []}
+    for _ in range(5):  # in turns, so that a slow moment of the machine hits all alike
+        taken["bare"] += await contest.latency("bare", 12)
+        taken["ours"] += await contest.latency("ours", 12)
+        taken["stand-in"] += await _stand_in_latency(local, 12)
+    p50 = {kind: statistics.median(values) for kind, values in taken.items()}
+    _say(f"throughput, {count:,} of each at concurrency {concurrency}")
+    speeds: dict[str, list[float]] = {"bare": [], "ours": []}
+    names: list[str] = []
+    stripe_calls = 0
+    for _ in range(2):
+        for kind in ("bare", "ours"):
+            before = await _stripe_calls(local)
+            speed, made = await contest.rate(kind, count // 2, concurrency)
+            speeds[kind].append(speed)
+            if kind == "ours":
+                names += made
+                stripe_calls += await _stripe_calls(local) - before
+    bare, ours = (statistics.harmonic_mean(speeds[kind]) for kind in ("bare", "ours"))
+    events, size = await _history(contest, names[:50])
+    return [
+        Figure("throughput, ours / bare", round(ours / bare, 3), "0.85 or more"),
+        Figure(
+            "p50 of reply beyond the stand-in's own, ours / bare",
+            round((p50["ours"] - p50["stand-in"]) / p50["bare"], 3),
+            "1.2 or less",
+        ),
+        Figure("history events a request", events, "21 or fewer"),
+        Figure("history bytes a request", size, "-"),
+        Figure(
+            "Stripe HTTP calls per 1,000 requests",
+            round(stripe_calls * 1_000 / len(names), 1),
+            "60 or fewer",
+        ),
+        Figure("bare requests a second (this machine)", round(bare, 1), "-"),
+        Figure("our requests a second (this machine)", round(ours, 1), "-"),
+        Figure("p50 of our reply, ms (this machine)", round(p50["ours"] * 1_000, 1), "-"),
+    ]
+
+
+async def _add_customers(local: LocalStack, settings: Settings) -> None:
+    ledger = Ledger(local.database_url, pool_size=1)
+    async with stripe_client(local.endpoints(settings), settings) as stripe:
+        for number in range(CUSTOMERS):
+            name = f"bench-{number}"
+            mapped = await create_customer(stripe, name, name)
+            row = Customer(
+                customer_id=name, name=name, plan="pass-through", stripe_customer_id=mapped
+            )
+            async with ledger.begin() as tx:
+                await customers.add(tx, row)
+    await ledger.close()
+
+
+async def _sample_reply(temporal: TemporalClient) -> dict[str, Any]:
+    name = "sample"
+    reply = await Client(temporal).messages.create(
+        customer_id="bench-0", request_id=name, **_body(name)
+    )
+    message = json.loads(reply.to_json())
+    message.pop("bill", None)
+    return {"reply": message, "bill": reply.bill.model_dump(mode="json")}
+
+
+async def _stand_in_latency(local: LocalStack, count: int) -> list[float]:
+    taken: list[float] = []
+    async with AsyncAnthropic(
+        api_key=SANDBOX_CLAUDE_KEY, base_url=local.claude_url, max_retries=0
+    ) as claude:
+        await claude.messages.create(**_body("warm"))
+        for _ in range(count):
+            began = time.perf_counter()
+            await claude.messages.create(**_body(uuid.uuid4().hex[:10]))
+            taken.append(time.perf_counter() - began)
+    return taken
+
+
+async def _stripe_calls(local: LocalStack) -> int:
+    async with httpx.AsyncClient() as http:
+        totals = (await http.get(f"{local.stripe_url}/_sandbox/totals")).json()
+    return sum(totals["calls"].values())
+
+
+async def _history(contest: Contest, names: list[str]) -> tuple[float, float]:
+    events: list[int] = []
+    sizes: list[int] = []
+    for name in names:
+        handle = contest.temporal.get_workflow_handle(contest.workflow_id(name, "ours"))
+        info = (await handle.describe()).raw_description.workflow_execution_info
+        events.append(info.history_length)
+        sizes.append(info.history_size_bytes)
+    return statistics.mean(events), round(statistics.mean(sizes))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run one benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benchmark", choices=["requests", "rating"])
+    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--concurrency", type=int, default=100)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.benchmark == "rating":
+        bench_rating.main()
+        end_process(0)
+    # The stand-ins are what is measured against; keys in the environment are none of our business.
+    for name in ("ANTHROPIC_API_KEY", "STRIPE_API_KEY", "TALLYSTICK_SANDBOX"):
+        os.environ.pop(name, None)
+    figures = asyncio.run(bench_requests(arguments.requests, arguments.concurrency))
+    if arguments.json:
+        print(json.dumps([asdict(figure) for figure in figures]))
+    else:
+        width = max(len(figure.name) for figure in figures)
+        for figure in figures:
+            print(f"{figure.name:<{width}}  {figure.value:>10,}  aim: {figure.aim}")
+    end_process(0)
+
+
+if __name__ == "__main__":
+    main()
