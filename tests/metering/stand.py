@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -81,11 +81,13 @@ class MeteringStand:
             )
         return MeterOrder(key=key, events=recorded.meter_events)
 
-    async def send(self, order: MeterOrder, *heartbeats: Any) -> MeterReceipt:
+    async def send(
+        self, order: MeterOrder, on_heartbeat: Callable[..., None] | None = None
+    ) -> MeterReceipt:
         """Run the activity once, as a worker would."""
         environment = ActivityEnvironment()
-        if heartbeats:
-            environment.on_heartbeat = heartbeats[0]
+        if on_heartbeat is not None:
+            environment.on_heartbeat = on_heartbeat
         return await environment.run(self.metering.send_meter_events, order)
 
     async def send_all(self, orders: Sequence[MeterOrder]) -> list[MeterReceipt | BaseException]:
