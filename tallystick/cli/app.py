@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tallystick.cli import customers, ledger, prices, requests, running, stripe
+from tallystick.cli import customers, ledger, prices, requests, rerate, running, stripe
 from tallystick.cli.output import err
 from tallystick.embedded import EmbeddedError
 from tallystick.errors import TallystickError
@@ -24,6 +24,7 @@ running.register(app)
 requests.register(app)
 ledger.register(app)
 prices.register(app)
+rerate.register(app)
 app.add_typer(customers.app, name="customer")
 app.add_typer(stripe.app, name="stripe")
 

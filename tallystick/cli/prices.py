@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tallystick.cli.instants import read_instant
 from tallystick.cli.output import JsonFlag, err, fail, note, print_json, print_rows
 from tallystick.pricing import TOKEN_KINDS, NoPriceError, PriceRow, price_book, rate_text
 from tallystick.pricing.check import compare
@@ -32,7 +32,7 @@ def show(
     as_json: bool = JsonFlag,
 ) -> None:
     """Show prices in US dollars per million tokens; --json has the source of each."""
-    book, instant = price_book(), _instant(at)
+    book, instant = price_book(), read_instant(at, "--at")
     models = [model] if model else sorted({known.id for known in book.models.values()})
     try:
         rows = [row for name in models for row in book.prices(name, instant)]
@@ -70,7 +70,7 @@ def check(
 ) -> None:
     """Compare the book with genai-prices; exits 1 on a difference nobody has explained."""
     try:
-        rows = compare(_instant(at))
+        rows = compare(read_instant(at, "--at"))
     except ModuleNotFoundError as error:
         fail(str(error))
     if as_json:
@@ -113,13 +113,3 @@ def _rate_lines(lines: Iterable[bytes]) -> None:
             print_json(rate_text(line))
         if number % _PROGRESS_FROM == 0 and err.is_terminal:
             note(f"{number:,} lines")
-
-
-def _instant(text: str) -> datetime:
-    if not text:
-        return datetime.now(UTC)
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"--at: {text!r} is neither a date nor an instant, such as 2026-10-07")
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
