@@ -5,6 +5,7 @@ another left behind.
 """
 
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -37,10 +38,14 @@ def _no_stray_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server whose database `template_tallystick` is set up."""
-    # Under the system's temporary folder and not pytest's: a socket's path has a length limit.
-    with embedded_postgres(tmp_path_factory.mktemp("pg") / "data") as url:
+    # Not in pytest's own temporary folder: a socket's path has a length limit, and every pytest
+    # that starts closes that folder to other users, under which PostgreSQL runs for root.
+    with (
+        tempfile.TemporaryDirectory(prefix="tallystick-") as folder,
+        embedded_postgres(Path(folder) / "data") as url,
+    ):
         _execute(url, "CREATE DATABASE template_tallystick")
         setup.prepare(_database(url, "template_tallystick"))
         yield url

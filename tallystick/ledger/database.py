@@ -56,6 +56,7 @@ class Ledger:
             url: a PostgreSQL address, with or without a driver in its scheme.
             pool_size: connections kept at the most.
         """
+        self.url = url
         self._engine = create_async_engine(
             driver_url(url),
             pool_size=pool_size,
