@@ -81,6 +81,7 @@ async def working(
 ) -> AsyncGenerator[None, None]:
     """Poll the queues of `roles` while the context is open, and drain on leaving it."""
     grace = timedelta(seconds=settings.shutdown_grace)
+    workers: list[Worker] = []
     async with AsyncExitStack() as stack:
         ledger = Ledger(database_url, pool_size=settings.ledger_concurrency)
         stack.push_async_callback(ledger.close)
@@ -96,7 +97,7 @@ async def working(
             )
             stack.push_async_callback(claude.drain)
             rpm = settings.claude_rpm
-            await stack.enter_async_context(
+            workers.append(
                 Worker(
                     client,
                     task_queue=CLAUDE_TASK_QUEUE,
@@ -119,7 +120,7 @@ async def working(
                 conversation_cap_usd=settings.conversation_cap_usd,
             )
             steps = LedgerActivities(ledger)
-            await stack.enter_async_context(
+            workers.append(
                 Worker(
                     client,
                     task_queue=TASK_QUEUE,
@@ -135,7 +136,14 @@ async def working(
                     graceful_shutdown_timeout=grace,
                 )
             )
-        yield
+        for worker in workers:
+            await stack.enter_async_context(worker)
+        try:
+            yield
+        finally:
+            # Together: one that still drained while the other polled would take new calls, and
+            # the grace would last twice.
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
 
 
 async def _want_meters(where: Endpoints, settings: Settings) -> None:
