@@ -12,12 +12,13 @@ from temporalio import activity
 from activities.failures import failure
 from tallystick.contracts import BillLine, RecordedUsage, RecordOrder, RequestKey
 from tallystick.errors import LEDGER_UNAVAILABLE
-from tallystick.ledger import attempts, customers, reservations, terms, usage
+from tallystick.insight import ConversationSoFar, Turn, warnings_for
+from tallystick.ledger import attempts, reservations, terms, turns, usage
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
 from tallystick.ledger.tables import Attempt
 from tallystick.ledger.terms import TermsInForce
-from tallystick.metering import CHARGE_METER, token_meter
-from tallystick.plans import charge
+from tallystick.metering import meter_values
+from tallystick.plans import charge, typical_costs
 from tallystick.pricing import TOKEN_KINDS, Rating, TokenCounts, TokenKind, explain, rate
 from tallystick.pricing.evidence import evidence
 
@@ -60,28 +61,48 @@ async def _record(tx: Transaction, order: RecordOrder) -> usage.Recorded:
         assert recorded is not None  # noqa: S101 - the reply leaves only with its record
         return recorded
     assert attempt.finished_at is not None  # noqa: S101 - set with the reply
-    customer = await customers.get(tx, order.key.customer_id)
-    assert customer is not None  # noqa: S101 - admitted before
-    agreed = await terms.in_force(tx, customer, attempt.finished_at)
+    standing = await terms.standing(tx, order.key.customer_id, attempt.finished_at)
+    assert standing is not None  # noqa: S101 - admitted before
+    agreed = standing.agreed
     assert agreed is not None  # noqa: S101 - admitted before, and plans are append-only
+    so_far = None
+    if attempt.conversation_id is not None:
+        so_far = await turns.so_far(
+            tx, order.key.customer_id, attempt.conversation_id, attempt.finished_at
+        )
     rating = rate(attempt.reply, at=attempt.finished_at)
-    return await usage.record(tx, _new_record(order, attempt, rating, agreed))
+    return await usage.record(tx, _new_record(order, attempt, rating, agreed, so_far))
 
 
 def _new_record(
-    order: RecordOrder, attempt: Attempt, rating: Rating, agreed: TermsInForce
+    order: RecordOrder,
+    attempt: Attempt,
+    rating: Rating,
+    agreed: TermsInForce,
+    so_far: ConversationSoFar | None,
 ) -> usage.NewRecord:
     """Work out the row: what Claude served, what it cost, what the customer pays."""
     assert attempt.reply is not None  # noqa: S101 - the caller looked
     known = rating.cost_usd is not None
     charged = charge(rating.lines, agreed.terms) if known else None
     # What is billed; a reply that is not billed keeps its counts in the evidence alone.
-    tokens = (TokenCounts() if rating.status == "not_billed" else rating.tokens).by_kind()
+    billed = TokenCounts() if rating.status == "not_billed" else rating.tokens
+    tokens = billed.by_kind()
+    turn = Turn(
+        request_id=order.key.request_id,
+        conversation_id=attempt.conversation_id,
+        served_at=rating.at,
+        model=attempt.reply.get("model") or attempt.model,
+        tokens=billed,
+        lines=rating.lines,
+        cost_usd=rating.cost_usd,
+        charge_usd=charged.usd if charged else None,
+    )
     columns: dict[str, Any] = {
         "fingerprint": attempt.fingerprint,
         "conversation_id": attempt.conversation_id,
         "served_at": attempt.finished_at,
-        "model": attempt.reply.get("model") or attempt.model,
+        "model": turn.model,
         "message_id": attempt.message_id,
         "claude_request_id": attempt.claude_request_id,
         "stop_reason": attempt.reply.get("stop_reason"),
@@ -100,8 +121,8 @@ def _new_record(
         "cost_usd": rating.cost_usd,
         "charge_nano_usd": charged.nano_usd if charged else None,
         "lines": [_as_json(line) for line in rating.lines],
-        "explanation": explain(rating),
-        "warnings": list(order.warnings),
+        "explanation": _explanation(rating, turn.model, agreed),
+        "warnings": [*order.warnings, *warnings_for(turn, so_far)],
         "caller_metadata": order.metadata,
     }
     return usage.NewRecord(
@@ -109,13 +130,15 @@ def _new_record(
         attempt_id=order.attempt_id,
         columns=columns,
         # Without a price there is nothing to tell Stripe yet; the events follow with the price.
-        meter_values=[
-            (CHARGE_METER, charged.nano_usd),
-            *((token_meter(kind), tokens[kind]) for kind in TOKEN_KINDS),
-        ]
-        if charged
-        else [],
+        meter_values=meter_values(charged.nano_usd, tokens) if charged else [],
     )
+
+
+def _explanation(rating: Rating, model: str, agreed: TermsInForce) -> str:
+    said = explain(rating)
+    if rating.status != "priced":
+        return said
+    return f"{said} {typical_costs(model, rating.at, agreed.terms)}".rstrip()
 
 
 def _as_json(line: BillLine) -> dict[str, object]:
@@ -123,6 +146,11 @@ def _as_json(line: BillLine) -> dict[str, object]:
 
 
 def response_chars(attempt: Attempt) -> int:
-    """Return the length of the reply: the characters of its text blocks."""
-    blocks = cast("list[dict[str, Any]]", (attempt.reply or {}).get("content") or [])
-    return sum(len(block.get("text") or "") for block in blocks)
+    """Return the length of the reply: the characters of its text blocks.
+
+    A reply of an unknown shape has none; it is recorded all the same, without a price.
+    """
+    content = (attempt.reply or {}).get("content")
+    blocks = cast("list[object]", content) if isinstance(content, list) else []
+    texts = [cast("dict[str, Any]", b).get("text") for b in blocks if isinstance(b, dict)]
+    return sum(len(text) for text in texts if isinstance(text, str))

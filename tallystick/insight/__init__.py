@@ -11,6 +11,7 @@ from tallystick.insight.conversations import (
     resent_tokens,
     warnings_for,
 )
+from tallystick.insight.history import History, history_of
 from tallystick.insight.spikes import Cause, Comparison, compare
 from tallystick.insight.turns import Turn
 
@@ -20,10 +21,12 @@ __all__ = [
     "Comparison",
     "ConversationSoFar",
     "FollowedTurn",
+    "History",
     "Turn",
     "cache_miss",
     "compare",
     "follow",
+    "history_of",
     "resent_tokens",
     "warnings_for",
 ]

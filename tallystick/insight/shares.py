@@ -54,7 +54,7 @@ class _Sold(NamedTuple):
     money: Decimal
 
 
-def shares(followed: FollowedTurn) -> Shares:
+def take_apart(followed: FollowedTurn) -> Shares:
     """Take a turn's charge apart; a turn without a price has no shares."""
     sold, lost = _as_if_read(followed)
     parts: list[Share] = []

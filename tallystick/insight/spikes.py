@@ -23,7 +23,7 @@ from decimal import Decimal
 from typing import TypeVar, get_args
 
 from tallystick.insight.conversations import FollowedTurn
-from tallystick.insight.shares import Section, Share, shares
+from tallystick.insight.shares import Section, Share, take_apart
 from tallystick.insight.turns import WIDE, to_nano, wide_sum
 from tallystick.money import total
 
@@ -113,7 +113,7 @@ class _Period:
 
     def __init__(self, turns: Sequence[FollowedTurn]):
         priced = [each for each in turns if each.turn.charge_usd is not None]
-        apart = [shares(each) for each in priced]
+        apart = [take_apart(each) for each in priced]
         self.calls, self.unpriced = len(priced), len(turns) - len(priced)
         self.charged = total(each.turn.charge_usd or Decimal(0) for each in priced)
         self.lost_cache = wide_sum(each.lost_cache_usd for each in apart)

@@ -3,6 +3,7 @@
 from tallystick.plans.charging import Charge, charge, highest_charge
 from tallystick.plans.examples import ExamplePlan, example_plans
 from tallystick.plans.terms import CustomerTerms, PlanTerms
+from tallystick.plans.typical import typical_costs
 
 __all__ = [
     "Charge",
@@ -12,4 +13,5 @@ __all__ = [
     "charge",
     "example_plans",
     "highest_charge",
+    "typical_costs",
 ]

@@ -13,7 +13,7 @@ from tallystick.insight import (
     resent_tokens,
     warnings_for,
 )
-from tallystick.insight.shares import shares
+from tallystick.insight.shares import take_apart
 from tallystick.pricing import TokenKind
 from tests.insight.turns import OPUS, turn
 
@@ -108,7 +108,7 @@ def test_the_shares_of_a_turn_are_all_of_its_charge() -> None:
     first = turn(100, 50, write=10_000, markup="0.2")
     late = turn(120, 50, write=10_200, minutes=12, markup="0.2", searches=2)
     (_, followed) = follow([first, late])
-    apart = shares(followed)
+    apart = take_apart(followed)
     # The re-sent 10,150: 10,000 that should have been reads at $0.10, 150 written at $2.50.
     assert apart.money("history") == Decimal("0.0016500")
     # 50 more written at $2.50, 120 uncached at $2.00; all with 20 % on top.
