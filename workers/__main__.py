@@ -4,10 +4,10 @@ import argparse
 import asyncio
 import sys
 
-from tallystick.errors import TallystickError
 from tallystick.exiting import end_process
+from tallystick.expected import in_one_line
 from tallystick.logs import configure_logging
-from tallystick.settings import SettingsError, get_settings
+from tallystick.settings import get_settings
 from workers.main import Role, run_worker
 
 
@@ -20,8 +20,11 @@ def main() -> None:
     code = 0
     try:
         asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))
-    except (SettingsError, TallystickError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        line = in_one_line(error)
+        if line is None:
+            raise
+        sys.stderr.write(f"error: {line}\n")
         code = 1
     end_process(code)
 

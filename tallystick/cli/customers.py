@@ -20,13 +20,21 @@ from tallystick.plans.periods import calendar_month
 from tallystick.services import endpoints
 from tallystick.settings import get_settings
 
-app = typer.Typer(help="Add, show, list, suspend and resume customers.", no_args_is_help=True)
-customer_terms.register(app)
+_customers = typer.Typer(
+    help="Add, show, list, suspend and resume customers, and set their terms.",
+    no_args_is_help=True,
+)
+customer_terms.register(_customers)
 
 _COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "time zone", "spend cap $")
 
 
-@app.command()
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.add_typer(_customers, name="customer")
+
+
+@_customers.command()
 def add(
     customer: Id,
     name: Annotated[str, typer.Option(help="A name for people; the id by default.")] = "",
@@ -79,7 +87,7 @@ async def _create_in_stripe(row: Customer) -> str:
         return await create_customer(client, row.customer_id, row.name)
 
 
-@app.command()
+@_customers.command()
 def show(customer: Id, as_json: bool = JsonFlag) -> None:
     """Show one customer: its terms in force, and what it was charged this month."""
     row, money = in_ledger(lambda tx: _with_money(tx, customer))
@@ -93,7 +101,8 @@ def show(customer: Id, as_json: bool = JsonFlag) -> None:
 
 async def _with_money(tx: Transaction, customer: str) -> tuple[Customer, dict[str, Any]]:
     row, now = await existing(tx, customer), datetime.now(UTC)
-    agreed = await terms.in_force(tx, row, now)
+    standing = await terms.standing(tx, customer, now)
+    agreed = standing.agreed if standing else None
     month = calendar_month(now, row.time_zone)
     taken = await reservations.used(tx, customer, since=month.start)
     return row, {
@@ -105,7 +114,7 @@ async def _with_money(tx: Transaction, customer: str) -> tuple[Customer, dict[st
     }
 
 
-@app.command("list")
+@_customers.command("list")
 def list_(as_json: bool = JsonFlag) -> None:
     """List all customers."""
     rows = in_ledger(customers.list_all)
@@ -115,7 +124,7 @@ def list_(as_json: bool = JsonFlag) -> None:
         print_rows(_COLUMNS, [_cells(row) for row in rows])
 
 
-@app.command()
+@_customers.command()
 def suspend(
     customer: Id, reason: Annotated[str, typer.Option(help="What refused requests are told.")]
 ) -> None:
@@ -123,7 +132,7 @@ def suspend(
     in_ledger(lambda tx: _set_status(tx, customer, CustomerStatus.SUSPENDED, reason))
 
 
-@app.command()
+@_customers.command()
 def resume(customer: Id) -> None:
     """Serve the customer again."""
     in_ledger(lambda tx: _set_status(tx, customer, CustomerStatus.ACTIVE, None))

@@ -26,8 +26,13 @@ JsonFlag = typer.Option(False, "--json", help="Print JSON instead of a table.")
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Say what is wrong in one line and exit."""
-    err.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    say_error(message)
     raise typer.Exit(code)
+
+
+def say_error(message: str) -> None:
+    """Say what is wrong in one line."""
+    err.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
 
 
 def parse_usd(text: str, option: str) -> Decimal:

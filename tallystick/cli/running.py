@@ -58,7 +58,11 @@ def dev(
     ui_port: Annotated[int, typer.Option(help="The port of Temporal's Web UI.")] = 8233,
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
 ) -> None:
-    """Run everything on this machine: PostgreSQL, Temporal with its Web UI, stand-ins, workers."""
+    """Run everything on this machine: servers, stand-ins, workers.
+
+    Temporal with its Web UI, PostgreSQL unless DATABASE_URL names yours, and stand-ins for Claude
+    and Stripe where their keys are not set.
+    """
     asyncio.run(_dev(port, ui_port, workers))
 
 

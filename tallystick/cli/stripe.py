@@ -9,15 +9,20 @@ from tallystick.cli.output import JsonFlag, note, print_json, print_rows
 from tallystick.services import endpoints
 from tallystick.settings import get_settings
 
-app = typer.Typer(help="Prepare the Stripe account.", no_args_is_help=True)
+_group = typer.Typer(help="Prepare the Stripe account.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.add_typer(_group, name="stripe")
+
+
+@_group.callback()
+def _only() -> None:
     """Keep `setup` a subcommand while it is the only one."""
 
 
-@app.command()
+@_group.command()
 def setup(as_json: bool = JsonFlag) -> None:
     """Create the meters, the product and the price that are missing. Safe to repeat."""
     from activities.stripe_catalog import Catalog, ensure_catalog
