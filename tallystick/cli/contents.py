@@ -22,6 +22,8 @@ CONTENTS = {
         "Add, show, list, suspend and resume customers, and set their terms.",
     ),
     "usage": ("ledger", "Show what each customer used, what it cost and what was charged."),
+    "conversation": ("insight", "Show a conversation turn by turn, with its re-sent history."),
+    "explain": ("insight", "Explain why a customer's period cost more than another."),
     "stuck": ("ledger", "Show everything that waits: calls, prices, meter events."),
     "ledger": ("ledger", "The ledger's records."),
     "prices": ("prices", "The price book."),
