@@ -54,8 +54,8 @@ class Control:
     async def disarm(self) -> None:
         (await self._http.delete("/_sandbox/faults")).raise_for_status()
 
-    async def hold(self, *, match: str, at: str = "received") -> str:
-        return (await self._post("holds", {"match": match, "at": at, "times": 1}))["id"]
+    async def hold(self, *, match: str, at: str = "received", times: int | None = 1) -> str:
+        return (await self._post("holds", {"match": match, "at": at, "times": times}))["id"]
 
     async def caught(self, hold: str) -> None:
         """Wait until a request is in the hold."""
