@@ -20,7 +20,8 @@ from tallystick.errors import (
     ROOM_OCCUPIED,
     SPEND_CAP_REACHED,
 )
-from tallystick.ledger import attempts, customers, reservations, terms
+from tallystick.ledger import adjustments, attempts, customers, reservations, terms
+from tallystick.ledger.adjustments import NewAdjustment
 from tallystick.ledger.attempts import NewAttempt
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer, CustomerStatus
@@ -32,6 +33,7 @@ from tests.sandbox.claude_stand_in import stand_in
 
 ZONE = "Pacific/Auckland"
 SONNET_OUTPUT = Decimal("0.00001")
+DAWN, DUSK = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
 class Desk:
@@ -196,3 +198,19 @@ async def test_what_is_reserved_follows_the_terms_in_force(ledger: Ledger) -> No
         held = await reserved(ledger)
         # 1.2 of the cost and 0.5 of it
         assert held["r-half"] * 12 == held["r-plan"] * 5
+
+
+async def test_an_adjustment_counts_as_spent(ledger: Ledger) -> None:
+    async with _desk(ledger) as desk:
+        await desk.cap("1")
+        await charge_at(ledger, _key("unpriced"), datetime.now(UTC), None)
+        await desk.admit("r-1")
+        async with ledger.begin() as tx:
+            async for usage in adjustments.booked_usage(tx, DAWN, DUSK):
+                late = {"price_book": "later", "reason": "priced at last", "status": "priced"}
+                price = {"cost_usd": Decimal(1), "charge_nano_usd": 10**9}
+                await adjustments.book(
+                    tx, NewAdjustment(usage, **late, **price, tokens=usage.tokens, lines=())
+                )
+        refused = await desk.refused("r-2")
+        assert (refused.type, refused.details[0]["spent_usd"]) == (SPEND_CAP_REACHED.type, "1")
