@@ -17,10 +17,9 @@ from demo_parts.documents import Document, read_documents
 from demo_parts.show import err, out, print_tally, print_verdict
 from demo_parts.stage import Stage, fresh_folder, stage
 
-from tallystick.embedded import EmbeddedError
-from tallystick.errors import TallystickError
 from tallystick.exiting import end_process
-from tallystick.settings import Settings, SettingsError, get_settings
+from tallystick.expected import in_one_line
+from tallystick.settings import Settings, get_settings
 
 
 def demo(
@@ -122,11 +121,14 @@ def main() -> None:
         app()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except (TallystickError, SettingsError, EmbeddedError) as error:
-        err.print(f"error: {error}", markup=False)
-        code = 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = 130
+    except Exception as error:
+        line = in_one_line(error)
+        if line is None:
+            raise
+        err.print(f"error: {line}", markup=False)
+        code = 1
     end_process(code)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
 from tallystick import embedded
-from tallystick.cli.app import app
+from tallystick.cli.contents import CONTENTS
 from tallystick.embedded import TemporalServer
 from tallystick.settings import Settings
 
@@ -40,10 +39,8 @@ def test_services_wait_only_for_services_that_exist():
 
 @pytest.mark.parametrize("name", OURS)
 def test_our_services_run_commands_that_the_command_line_has(name: str):
-    command = typer.main.get_command(app)
-    context = typer.Context(command, info_name="tallystick")
     (word,) = OURS[name]["command"]
-    assert command.get_command(context, word) is not None  # pyright: ignore[reportAttributeAccessIssue]
+    assert word in CONTENTS
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -5,13 +5,11 @@ import os
 import re
 import sys
 from pathlib import Path, PurePath
-from typing import Any
 
-import typer
 from temporalio.client import Client
 
 from tallystick import errors
-from tallystick.cli.app import app
+from tallystick.cli.contents import CONTENTS, load
 from tallystick.embedded import TemporalServer
 from tallystick.settings import Settings
 from tests.support.house import open_house
@@ -62,18 +60,17 @@ def test_the_settings_table_has_every_setting_with_its_default():
 
 
 def test_the_command_table_names_every_command_and_no_other():
-    commands: dict[str, Any] = typer.main.get_group(app).commands
     named: set[str] = set()
     for cell, _ in first_cells(section("Command line")):
         for text in re.findall(r"`([^`]+)`", cell):
             words = text.replace(r"\|", "|").removeprefix("tallystick ").split()
-            command = commands[words[0]]
+            command = load(words[0])
             named.add(words[0])
             if within := getattr(command, "commands", None):
                 assert set(words[1].split("|")) <= within.keys(), text
             for option in re.findall(r"--[a-z-]+", text):
                 assert any(option in parameter.opts for parameter in command.params), text
-    assert named == commands.keys()
+    assert named == CONTENTS.keys()
 
 
 def test_the_errors_it_names_exist():
