@@ -32,7 +32,7 @@ from tallystick.errors import (
 from tallystick.ledger import customers, reservations, terms, usage
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
 from tallystick.ledger.tables import Customer, CustomerStatus, UsageRecord
-from tallystick.ledger.terms import TermsInForce
+from tallystick.ledger.terms import Standing, TermsInForce
 from tallystick.plans import highest_charge
 from tallystick.plans.guards import Limits, Pass, Refusal, Undecided, check
 from tallystick.plans.periods import calendar_month
@@ -65,14 +65,13 @@ class AdmissionActivities:
         key = RequestKey(customer_id=request.customer_id, request_id=request.request_id)
         now = datetime.now(UTC)
         try:
-            async with self._ledger.begin() as tx:
+            async with self._ledger.each() as tx:
                 await reservations.release(tx, key)
                 billed = await usage.find(tx, key)
-                customer = await customers.get(tx, key.customer_id)
-                agreed = await terms.in_force(tx, customer, now) if customer else None
+                standing = await terms.standing(tx, key.customer_id, now)
             if billed is not None:
                 raise _repeated(request, billed)
-            customer, agreed = _in_good_standing(key.customer_id, customer, agreed)
+            customer, agreed = _in_good_standing(key.customer_id, standing)
             passed = await self._guard(request, now)
             if customer.spend_cap_usd is None and request.conversation_id is None:
                 return Admission(warnings=passed.warnings)
@@ -191,24 +190,23 @@ def _repeated(request: ClaudeRequest, billed: UsageRecord) -> ApplicationError:
     )
 
 
-def _in_good_standing(
-    customer_id: str, customer: Customer | None, agreed: TermsInForce | None
-) -> tuple[Customer, TermsInForce]:
-    if customer is None:
+def _in_good_standing(customer_id: str, standing: Standing | None) -> tuple[Customer, TermsInForce]:
+    if standing is None:
         raise failure(
             UNKNOWN_CUSTOMER,
             f"customer_id: no customer {customer_id!r}; add it with "
             f"`tallystick customer add {customer_id}`",
         )
+    customer = standing.customer
     if customer.status != CustomerStatus.ACTIVE:
         raise failure(
             CUSTOMER_SUSPENDED,
             f"customer {customer_id!r} is suspended: {customer.status_reason or 'no reason given'}",
         )
-    if agreed is None:
+    if standing.agreed is None:
         raise failure(
             INVALID_REQUEST,
             f"customer {customer_id!r} is on plan {customer.plan!r}, which has no terms in force; "
             "run `tallystick setup`",
         )
-    return customer, agreed
+    return customer, standing.agreed

@@ -79,10 +79,13 @@ class ClaudeActivities:
             prompt_chars=prompt_chars(request.params),
         )
         try:
+            at = datetime.now(UTC)
+            async with self._ledger.each() as tx:
+                first = await attempts.begin_first(tx, new, at)
+            if first is not None:
+                return first
             async with self._ledger.begin() as tx:
-                begun = await attempts.begin(
-                    tx, new, datetime.now(UTC), max_unknown=self._max_unknown
-                )
+                begun = await attempts.begin(tx, new, at, max_unknown=self._max_unknown)
         except LedgerUnavailableError as error:
             raise failure(LEDGER_UNAVAILABLE, f"the ledger is away: {error}") from error
         if not isinstance(begun, Barred):
@@ -134,7 +137,7 @@ class ClaudeActivities:
         at = datetime.now(UTC)
 
         async def commit() -> None:
-            async with self._ledger.begin() as tx:
+            async with self._ledger.each() as tx:
                 await attempts.complete(tx, attempt_id, completion, at)
 
         task = asyncio.create_task(_until_committed(commit))

@@ -97,6 +97,7 @@ _MARK_LOST = (
     )
 )
 _BEGIN = insert(Attempt).returning(col(Attempt.attempt_id))
+_BEGIN_FIRST = insert(Attempt).on_conflict_do_nothing().returning(col(Attempt.attempt_id))
 _COMPLETE = update(Attempt).where(
     col(Attempt.attempt_id) == bindparam("of_attempt"),
     col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
@@ -105,7 +106,18 @@ _DROP_REPLY = (
     update(Attempt).where(col(Attempt.attempt_id) == bindparam("of_attempt")).values(reply=None)
 )
 _GET = select(Attempt).where(col(Attempt.attempt_id) == bindparam("of_attempt"))
-_COUNT = select(func.count()).select_from(Attempt).where(*_OF_REQUEST)
+COUNT = select(func.count()).select_from(Attempt).where(*_OF_REQUEST)
+"""How many provider calls the request has made so far; takes the parameters of `of_request`."""
+
+
+async def begin_first(tx: Transaction, new: NewAttempt, at: datetime) -> Begun | None:
+    """Write the row of the request's first attempt; None where the request has been tried before.
+
+    What `begin` does, in one statement, for all requests that go well: if number one is free,
+    there is nothing to look at.
+    """
+    begun = (await tx.execute(_BEGIN_FIRST, _columns(new, 1, at))).one_or_none()
+    return Begun(int(begun.attempt_id)) if begun else None
 
 
 async def begin(
@@ -116,7 +128,7 @@ async def begin(
     Two workers that race for the same request collide on the attempt number and one of them gets
     an integrity error, before either has called.
     """
-    rows = (await tx.execute(_EARLIER, _of(new.key))).all()
+    rows = (await tx.execute(_EARLIER, of_request(new.key))).all()
     served = [row for row in rows if row.outcome != Outcome.FAILED]
     if any(row.fingerprint != new.fingerprint for row in served):
         return Barred(other_body=True, unknown_outcomes=0)
@@ -126,23 +138,25 @@ async def begin(
     if len(served) >= max_unknown:
         return Barred(other_body=False, unknown_outcomes=len(served))
     if any(row.outcome == Outcome.STARTED for row in rows):
-        await tx.execute(_MARK_LOST, _of(new.key))
-    begun = await tx.execute(
-        _BEGIN,
-        {
-            "customer_id": new.key.customer_id,
-            "request_id": new.key.request_id,
-            "number": rows[-1].number + 1 if rows else 1,
-            "fingerprint": new.fingerprint,
-            "model": new.model,
-            "conversation_id": new.conversation_id,
-            "estimated_input_tokens": new.estimated_input_tokens,
-            "prompt_chars": new.prompt_chars,
-            "outcome": Outcome.STARTED,
-            "started_at": at,
-        },
-    )
-    return Begun(int(begun.one().attempt_id))
+        await tx.execute(_MARK_LOST, of_request(new.key))
+    number = rows[-1].number + 1 if rows else 1
+    begun = (await tx.execute(_BEGIN, _columns(new, number, at))).one()
+    return Begun(int(begun.attempt_id))
+
+
+def _columns(new: NewAttempt, number: int, at: datetime) -> dict[str, Any]:
+    return {
+        "customer_id": new.key.customer_id,
+        "request_id": new.key.request_id,
+        "number": number,
+        "fingerprint": new.fingerprint,
+        "model": new.model,
+        "conversation_id": new.conversation_id,
+        "estimated_input_tokens": new.estimated_input_tokens,
+        "prompt_chars": new.prompt_chars,
+        "outcome": Outcome.STARTED,
+        "started_at": at,
+    }
 
 
 async def complete(tx: Transaction, attempt_id: int, completion: Completion, at: datetime) -> None:
@@ -176,10 +190,6 @@ async def get(tx: Transaction, attempt_id: int) -> Attempt:
     return entity(Attempt, (await tx.execute(_GET, {"of_attempt": attempt_id})).one())
 
 
-async def count(tx: Transaction, key: RequestKey) -> int:
-    """Return how many provider calls the request has made so far."""
-    return (await tx.execute(_COUNT, _of(key))).scalar_one()
-
-
-def _of(key: RequestKey) -> dict[str, str]:
+def of_request(key: RequestKey) -> dict[str, str]:
+    """Return the parameters of the statements here that concern one request."""
     return {"of_customer": key.customer_id, "of_request": key.request_id}

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
@@ -27,11 +27,19 @@ class PlanInForce:
     terms: dict[str, Any]
 
 
+# Statements of the hot path are built once: building costs more than running.
+_GET = select(Customer).where(col(Customer.customer_id) == bindparam("of_customer"))
+_PLAN_IN_FORCE = (
+    select(Plan)
+    .where(col(Plan.plan) == bindparam("of_plan"), col(Plan.valid_from) <= bindparam("at"))
+    .order_by(col(Plan.valid_from).desc())
+    .limit(1)
+)
+
+
 async def get(tx: Transaction, customer_id: str) -> Customer | None:
     """Return the customer, or None."""
-    row = (
-        await tx.execute(select(Customer).where(col(Customer.customer_id) == customer_id))
-    ).one_or_none()
+    row = (await tx.execute(_GET, {"of_customer": customer_id})).one_or_none()
     return entity(Customer, row) if row else None
 
 
@@ -98,11 +106,5 @@ async def add_plan(tx: Transaction, plan: PlanInForce) -> bool:
 
 async def plan_in_force(tx: Transaction, plan: str, at: datetime) -> PlanInForce | None:
     """Return the plan's row in force at the instant `at`, or None when there is none."""
-    statement = (
-        select(Plan)
-        .where(col(Plan.plan) == plan, col(Plan.valid_from) <= at)
-        .order_by(col(Plan.valid_from).desc())
-        .limit(1)
-    )
-    row = (await tx.execute(statement)).one_or_none()
+    row = (await tx.execute(_PLAN_IN_FORCE, {"of_plan": plan, "at": at})).one_or_none()
     return PlanInForce(row.plan, row.valid_from, row.terms) if row else None

@@ -37,6 +37,9 @@ class PendingEvent:
     stripe_customer_id: str | None
 
 
+_ENQUEUE = insert(MeterEvent)
+
+
 async def enqueue(
     tx: Transaction,
     *,
@@ -63,7 +66,7 @@ async def enqueue(
         if value
     ]
     if rows:
-        await tx.execute(insert(MeterEvent).values(rows))
+        await tx.execute(_ENQUEUE, rows)
     return len(rows)
 
 

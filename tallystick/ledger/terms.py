@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, FromClause, bindparam, select, true
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col
+from sqlmodel import SQLModel, col
 
 from tallystick.ledger import customers
 from tallystick.ledger.database import Transaction, entity
-from tallystick.ledger.tables import Customer, CustomerTermsRow
+from tallystick.ledger.tables import Customer, CustomerTermsRow, Plan
 from tallystick.plans import CustomerTerms, PlanTerms
 
 
@@ -28,21 +28,61 @@ class TermsInForce:
     own_from: datetime | None
 
 
-async def in_force(tx: Transaction, customer: Customer, at: datetime) -> TermsInForce | None:
-    """Return the customer's terms at the instant `at`, or None while its plan has none.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A customer and its terms at an instant; `agreed` is None while its plan has no terms."""
+
+    customer: Customer
+    agreed: TermsInForce | None
+
+
+def _latest(rows: type[SQLModel], *of: ColumnElement[bool]) -> FromClause:
+    """Return the row of a dated table in force at the instant `at`, as a join."""
+    valid_from = getattr(rows, "valid_from")  # noqa: B009 - both dated tables have it
+    columns = [valid_from, getattr(rows, "terms")]  # noqa: B009
+    return (
+        select(*columns)
+        .where(*of, valid_from <= bindparam("at"))
+        .order_by(valid_from.desc())
+        .limit(1)
+        .lateral()
+    )
+
+
+_PLAN = _latest(Plan, col(Plan.plan) == col(Customer.plan))
+_OWN = _latest(CustomerTermsRow, col(CustomerTermsRow.customer_id) == col(Customer.customer_id))
+# One statement, built once: every request asks for it twice.
+_STANDING = (
+    select(
+        Customer,
+        _PLAN.c.valid_from.label("plan_from"),
+        _PLAN.c.terms.label("plan_terms"),
+        _OWN.c.valid_from.label("own_from"),
+        _OWN.c.terms.label("own_terms"),
+    )
+    .select_from(Customer)
+    .outerjoin(_PLAN, true())
+    .outerjoin(_OWN, true())
+    .where(col(Customer.customer_id) == bindparam("of_customer"))
+)
+
+
+async def standing(tx: Transaction, customer_id: str, at: datetime) -> Standing | None:
+    """Return the customer with its terms at the instant `at`, or None when there is none.
 
     Raises:
-        pydantic.ValidationError: for a row that was edited by hand.
+        pydantic.ValidationError: for terms that were edited by hand.
     """
-    plan = await customers.plan_in_force(tx, customer.plan, at)
-    if plan is None:
+    row = (await tx.execute(_STANDING, {"of_customer": customer_id, "at": at})).one_or_none()
+    if row is None:
         return None
-    terms = PlanTerms.read(plan.terms)
-    own = await _own_row(tx, customer.customer_id, at)
-    if own is None:
-        return TermsInForce(terms, plan.plan, plan.valid_from, None)
-    negotiated = terms.negotiated(CustomerTerms.read(own.terms))
-    return TermsInForce(negotiated, plan.plan, plan.valid_from, own.valid_from)
+    customer = entity(Customer, row)
+    if row.plan_from is None:
+        return Standing(customer, None)
+    terms = PlanTerms.read(row.plan_terms)
+    if row.own_from is not None:
+        terms = terms.negotiated(CustomerTerms.read(row.own_terms))
+    return Standing(customer, TermsInForce(terms, customer.plan, row.plan_from, row.own_from))
 
 
 async def as_recorded(

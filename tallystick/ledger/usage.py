@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
@@ -40,25 +40,33 @@ class Recorded:
     meter_events: int
 
 
+# Built once: building them costs more than running them.
+_INSERT = (
+    insert(UsageRecord)
+    .values({"attempts": attempts.COUNT.scalar_subquery()})
+    .on_conflict_do_nothing(index_elements=["customer_id", "request_id"])
+    .returning(UsageRecord)
+)
+_FIND = select(UsageRecord).where(
+    col(UsageRecord.customer_id) == bindparam("of_customer"),
+    col(UsageRecord.request_id) == bindparam("of_request"),
+)
+
+
 async def record(tx: Transaction, new: NewRecord) -> Recorded:
     """Write the usage record, queue its meter events, drop the stored reply, give back the room.
 
     Where the request has a record already, that one is returned and nothing is written.
     """
     key = new.key
-    statement = (
-        insert(UsageRecord)
-        .values(
-            customer_id=key.customer_id,
-            request_id=key.request_id,
-            attempt_id=new.attempt_id,
-            attempts=await attempts.count(tx, key),
-            **new.columns,
-        )
-        .on_conflict_do_nothing(index_elements=["customer_id", "request_id"])
-        .returning(UsageRecord)
-    )
-    row = (await tx.execute(statement)).one_or_none()
+    columns = {
+        "customer_id": key.customer_id,
+        "request_id": key.request_id,
+        "attempt_id": new.attempt_id,
+        **attempts.of_request(key),
+        **new.columns,
+    }
+    row = (await tx.execute(_INSERT, columns)).one_or_none()
     if row is None:
         existing = await recorded(tx, key)
         assert existing is not None  # noqa: S101 - records are never removed
@@ -80,11 +88,8 @@ async def record(tx: Transaction, new: NewRecord) -> Recorded:
 
 async def find(tx: Transaction, key: RequestKey) -> UsageRecord | None:
     """Return the request's usage record, or None while it has none."""
-    statement = select(UsageRecord).where(
-        col(UsageRecord.customer_id) == key.customer_id,
-        col(UsageRecord.request_id) == key.request_id,
-    )
-    row = (await tx.execute(statement)).one_or_none()
+    of_request = {"of_customer": key.customer_id, "of_request": key.request_id}
+    row = (await tx.execute(_FIND, of_request)).one_or_none()
     return entity(UsageRecord, row) if row else None
 
 
