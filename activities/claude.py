@@ -75,7 +75,7 @@ class ClaudeActivities:
             fingerprint=request.fingerprint,
             model=request.params["model"],
             conversation_id=request.conversation_id,
-            estimated_input_tokens=estimate_input_tokens(request.params).high,
+            estimated_input_tokens=estimate_input_tokens(request.params).likely,
             prompt_chars=prompt_chars(request.params),
         )
         try:

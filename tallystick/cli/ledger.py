@@ -1,6 +1,7 @@
 """`tallystick usage`, `stuck` and `ledger export`: what was used, what waits, the evidence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -12,9 +13,13 @@ from tallystick.cli.output import JsonFlag, note, print_json, print_rows
 from tallystick.ledger import reports
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.reports import Totals
+from tallystick.lost_calls import LostCalls, lost_calls
 from tallystick.money import from_nano_usd
+from tallystick.pricing import TOKEN_KINDS
 
 _exports = typer.Typer(help="The ledger's records.", no_args_is_help=True)
+
+NOTHING = Decimal(0)
 
 Customer = Annotated[str, typer.Option("--customer", help="Only this customer's.")]
 
@@ -27,10 +32,19 @@ def register(app: typer.Typer) -> None:
 
 
 def usage(customer: Customer = "", as_json: bool = JsonFlag) -> None:
-    """Show what each customer used, what it cost and what was charged."""
-    rows = in_ledger(lambda tx: reports.totals(tx, customer or None))
+    """Show what each customer used, what it cost and what was charged.
+
+    Calls without an answer are our cost and not the customer's; what they cost is an estimate.
+    """
+
+    async def look(tx: Transaction) -> tuple[list[Totals], dict[str, LostCalls]]:
+        totals = await reports.totals(tx, customer or None)
+        return totals, await lost_calls(tx, customer or None)
+
+    rows, lost = in_ledger(look)
     if as_json:
-        print_json([_as_dict(row) for row in rows])
+        known = {row.customer_id: row for row in rows}
+        print_json([_as_dict(name, known, lost) for name in sorted({*known, *lost})])
         return
     kinds = list(rows[0].tokens) if rows else []
     print_rows(
@@ -41,10 +55,22 @@ def usage(customer: Customer = "", as_json: bool = JsonFlag) -> None:
         ],
         title="Tokens and money",
     )
+    if lost:
+        print_rows(
+            ("customer", "failed", "outcome unknown", "our cost $ (estimated)"),
+            [
+                (name, calls.failed, calls.unknown, calls.estimated_cost_usd)
+                for name, calls in sorted(lost.items())
+            ],
+            title="Calls without an answer, charged to nobody",
+        )
 
 
-def _as_dict(row: Totals) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in Totals.__slots__}
+def _as_dict(
+    name: str, totals: Mapping[str, Totals], lost: Mapping[str, LostCalls]
+) -> dict[str, Any]:
+    used = totals.get(name) or Totals(name, 0, dict.fromkeys(TOKEN_KINDS, 0), NOTHING, NOTHING, 0)
+    return {**asdict(used), "calls_without_answer": asdict(lost.get(name, LostCalls()))}
 
 
 def stuck(

@@ -9,12 +9,12 @@ An outcome is written once. The one exception is a worker that was given up for 
 its answer may still replace `indeterminate`, because knowing is better than not knowing.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
@@ -188,6 +188,31 @@ async def drop_reply(tx: Transaction, attempt_id: int) -> None:
 async def get(tx: Transaction, attempt_id: int) -> Attempt:
     """Return one attempt; raises NoResultFound for an id that was never begun."""
     return entity(Attempt, (await tx.execute(_GET, {"of_attempt": attempt_id})).one())
+
+
+async def count_failed(tx: Transaction, customer_id: str | None = None) -> Sequence[Row[str, int]]:
+    """Return each customer that has calls which Claude answered with an error, and how many."""
+    statement = (
+        select(col(Attempt.customer_id), func.count())
+        .where(*_of_customer(customer_id), col(Attempt.outcome) == Outcome.FAILED)
+        .group_by(col(Attempt.customer_id))
+    )
+    return (await tx.execute(statement)).all()
+
+
+async def indeterminate(
+    tx: Transaction, customer_id: str | None = None
+) -> AsyncGenerator[Attempt, None]:
+    """Yield the calls whose outcome nobody knows, streamed."""
+    statement = select(Attempt).where(
+        *_of_customer(customer_id), col(Attempt.outcome) == Outcome.INDETERMINATE
+    )
+    async for row in await tx.stream(statement):
+        yield entity(Attempt, row)
+
+
+def _of_customer(customer_id: str | None) -> list[ColumnElement[bool]]:
+    return [] if customer_id is None else [col(Attempt.customer_id) == customer_id]
 
 
 def of_request(key: RequestKey) -> dict[str, str]:
