@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tallystick.client import BilledMessage, Client
-    from tallystick.contracts import Bill, BillLine, ClaudeReply, ClaudeRequest
+    from tallystick.contracts import Bill, BillLine, ClaudeReply, ClaudeRequest, RequestQuote
     from tallystick.errors import TallystickError
     from tallystick.temporal import connect_temporal
 
@@ -25,6 +25,7 @@ __all__ = [
     "ClaudeReply",
     "ClaudeRequest",
     "Client",
+    "RequestQuote",
     "TallystickError",
     "connect_temporal",
 ]
@@ -36,6 +37,7 @@ _HOMES = {
     "ClaudeReply": "contracts",
     "ClaudeRequest": "contracts",
     "Client": "client",
+    "RequestQuote": "contracts",
     "TallystickError": "errors",
     "connect_temporal": "temporal",
 }

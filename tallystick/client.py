@@ -9,35 +9,43 @@ earlier caller is looked at afresh: a customer who has paid is served at once.
 
 import asyncio
 import time
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+from uuid import uuid4
 
 from anthropic.types import Message
 from temporalio.client import (
-    Client as TemporalClient,
-)
-from temporalio.client import (
+    ActivityFailureError,
     WithStartWorkflowOperation,
     WorkflowFailureError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
+from temporalio.client import (
+    Client as TemporalClient,
+)
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 from temporalio.service import RPCError, RPCStatusCode
 
 from tallystick.contracts import (
     CLAUDE_REQUEST,
+    QUOTE_REQUEST,
     REPLY_UPDATE,
     TASK_QUEUE,
     Bill,
     ClaudeReply,
     ClaudeRequest,
+    QuoteOrder,
     ReplyCall,
+    RequestQuote,
     request_workflow_id,
 )
 from tallystick.errors import (
     REQUEST_ID_REUSED,
+    UNKNOWN_MODEL,
     InvalidRequestError,
     ReplyPendingError,
     RequestIdReusedError,
@@ -68,6 +76,7 @@ class Client:
     def __init__(self, temporal: TemporalClient):
         """Use a connected Temporal client, from `tallystick.connect_temporal()`."""
         self.messages = Messages(temporal)
+        self._temporal = temporal
 
     @classmethod
     async def connect(cls, address: str | None = None) -> "Client":
@@ -77,6 +86,68 @@ class Client:
             UnavailableError: when no server answers.
         """
         return cls(await connect_temporal(address))
+
+    async def quote(
+        self,
+        *,
+        customer_id: str | None = None,
+        count: bool = False,
+        conversation_id: str | None = None,
+        max_cost_usd: object = None,
+        max_input_tokens: int | None = None,
+        max_conversation_usd: object = None,
+        customer_metadata: dict[str, str] | None = None,
+        timeout: float | timedelta = 30,
+        **params: Any,
+    ) -> RequestQuote:
+        """Return what a request would cost, without sending it to Claude or reserving anything.
+
+        Takes what `messages.create` takes but for the `request_id`; of that, only `customer_id`
+        and the Messages API parameters make a difference to the price.
+
+        Args:
+            customer_id: whose plan to charge by; a worker is asked for it. Without a customer the
+                charge is the provider's price, worked out here.
+            count: let Claude count the prompt, which makes the bounds narrow; a worker asks it.
+            conversation_id: makes no difference; so do the limits and `customer_metadata`.
+            max_cost_usd: see there.
+            max_input_tokens: see there.
+            max_conversation_usd: see there.
+            customer_metadata: see there.
+            timeout: seconds to wait for the worker.
+            params: the Messages API parameters (`model`, `max_tokens`, `messages`, ...).
+
+        Raises:
+            InvalidRequestError: the message names the field.
+            UnknownCustomerError: there is no such customer.
+            UnavailableError: no worker, or no Temporal, answers in time.
+        """
+        asked = {"customer_id": customer_id, "count": count, "params": params}
+        try:
+            order = QuoteOrder.parse(asked)
+        except ValueError as error:
+            raise InvalidRequestError(str(error)) from None
+        if customer_id is None and not count:
+            return _quote_at_cost(params)
+        patience = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+        try:
+            return await self._temporal.execute_activity(
+                QUOTE_REQUEST,
+                order,
+                id=f"quote/{uuid4()}",
+                task_queue=TASK_QUEUE,
+                result_type=RequestQuote,
+                schedule_to_close_timeout=patience,
+            )
+        except ActivityFailureError as error:
+            if isinstance(error.cause, ActivityTimeoutError):
+                raise UnavailableError(
+                    f"no worker answered within {patience.total_seconds():g} s; see that one runs "
+                    "(`tallystick worker`), or quote without customer_id and count"
+                ) from None
+            raise _typed(error.cause) from None
+        except RPCError as error:
+            raise _unreachable(error) from error
 
 
 class Messages:
@@ -210,6 +281,16 @@ class Messages:
             return await handle.result()
         except WorkflowFailureError as error:
             raise _typed(error.cause) from None
+
+
+def _quote_at_cost(params: Mapping[str, Any]) -> RequestQuote:
+    from tallystick.plans import quote_request
+    from tallystick.pricing import NoPriceError
+
+    try:
+        return quote_request(params, datetime.now(UTC))
+    except NoPriceError as error:
+        raise InvalidRequestError(f"params.model: {error}", type=UNKNOWN_MODEL.type) from None
 
 
 def _typed(cause: BaseException | None) -> TallystickError:

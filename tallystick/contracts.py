@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -20,6 +20,7 @@ TASK_QUEUE = "tallystick"
 CLAUDE_TASK_QUEUE = "tallystick-claude"
 CLAUDE_REQUEST = "ClaudeRequest"
 REPLY_UPDATE = "reply"
+QUOTE_REQUEST = "quote_request"
 SEARCH_ATTRIBUTES = ("CustomerId", "BillingState", "ClaudeModel", "StripeCustomerId")
 
 
@@ -108,27 +109,50 @@ class ClaudeRequest(_Frozen):
         Raises:
             ValueError: in one line that names the field and what is wrong with it.
         """
-        try:
-            request = cls.model_validate(value)
-        except ValidationError as error:
-            raise ValueError(explain_validation(error)) from None
-        try:
-            MessagesBody.model_validate(request.params)
-        except ValidationError as error:
-            raise ValueError(explain_validation(error, inside="params")) from None
-        size = len(request.model_dump_json().encode())
-        if size > MAX_REQUEST_BYTES:
-            raise ValueError(
-                f"params: the request is {size:,} bytes as JSON, over the {MAX_REQUEST_BYTES:,} "
-                "that can be carried; send large documents by URL or file id"
-            )
-        return request
+        return _with_body(cls, value)
 
     @property
     def fingerprint(self) -> str:
         """Identify the body: equal for equal `params`, whatever the order of keys."""
         canonical = json.dumps(self.params, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class QuoteOrder(_Frozen):
+    """Input of `quote_request`: what would this body cost this customer, or anybody, now?
+
+    `count` asks Claude for its own count of the prompt, which costs nothing but a call.
+    """
+
+    params: dict[str, Any]
+    customer_id: CustomerId | None = None
+    count: bool = False
+
+    @classmethod
+    def parse(cls, value: Any) -> "QuoteOrder":
+        """Validate an order, its Messages body included; raises ValueError as a request does."""
+        return _with_body(cls, value)
+
+
+_Asked = TypeVar("_Asked", ClaudeRequest, QuoteOrder)
+
+
+def _with_body(model: type[_Asked], value: Any) -> _Asked:
+    try:
+        asked = model.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(explain_validation(error)) from None
+    try:
+        MessagesBody.model_validate(asked.params)
+    except ValidationError as error:
+        raise ValueError(explain_validation(error, inside="params")) from None
+    size = len(asked.model_dump_json().encode())
+    if size > MAX_REQUEST_BYTES:
+        raise ValueError(
+            f"params: the request is {size:,} bytes as JSON, over the {MAX_REQUEST_BYTES:,} "
+            "that can be carried; send large documents by URL or file id"
+        )
+    return asked
 
 
 def explain_validation(error: ValidationError, *, inside: str = "") -> str:
@@ -172,6 +196,38 @@ class ClaudeReply(_Frozen):
     request_id: str
     message: dict[str, Any]
     bill: Bill
+
+
+class RequestQuote(_Frozen):
+    """What a request would cost if it were sent now; nothing is sent, reserved or promised.
+
+    The prompt has between `input_tokens_low` and `input_tokens_high` tokens, all three the same
+    where Claude has counted them. The cost (the provider's price) and the charge (the customer's)
+    lie between their low, for an empty answer, and their high, for one of `max_tokens` with the
+    prompt at its dearest. `cache_saves_usd` is what each repeat of the same prompt would save if
+    it were read from the cache, `cache_costs_usd` what writing it there first costs extra, and
+    `batch_saves_usd` what a batch would save of the high charge, None where it cannot be one: all
+    of the charge. Without a customer (`plan` is None) the charge is the cost. What Claude's own
+    tools fetch and cost comes on top.
+    """
+
+    model: str
+    plan: str | None
+    counted: bool
+    input_tokens_low: int
+    input_tokens_likely: int
+    input_tokens_high: int
+    max_tokens: int
+    cost_low_usd: Usd
+    cost_high_usd: Usd
+    charge_low_usd: Usd
+    charge_high_usd: Usd
+    cache_saves_usd: Usd
+    cache_costs_usd: Usd
+    batch_saves_usd: Usd | None
+    price_book: str
+    explanation: str
+    warnings: tuple[str, ...] = ()
 
 
 class ReplyCall(_Frozen):

@@ -22,6 +22,7 @@ from activities.claude import ClaudeActivities
 from activities.claude_api import ClaudeApi
 from activities.ledger import LedgerActivities
 from activities.metering import MeteringActivities
+from activities.quoting import QuotingActivities
 from activities.stripe_catalog import ensure_catalog, missing_meters
 from activities.stripe_clients import stripe_client
 from activities.stripe_meters import meter_transport
@@ -120,6 +121,7 @@ async def working(
                 conversation_cap_usd=settings.conversation_cap_usd,
             )
             steps = LedgerActivities(ledger)
+            quoting = QuotingActivities(ledger, api)
             workers.append(
                 Worker(
                     client,
@@ -129,6 +131,7 @@ async def working(
                         steps.record_usage,
                         steps.release_reservation,
                         metering.send_meter_events,
+                        quoting.quote_request,
                     ],
                     plugins=[TallystickPlugin()],
                     max_concurrent_activities=settings.meter_concurrency,

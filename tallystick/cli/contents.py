@@ -17,6 +17,7 @@ CONTENTS = {
     "dev": ("running", "Run everything on this machine: servers, stand-ins, workers."),
     "worker": ("running", "Run one worker process until it is told to stop."),
     "request": ("requests", "Ask Claude on behalf of a customer."),
+    "quote": ("quote", "Say what a request would cost, without sending it."),
     "customer": (
         "customers",
         "Add, show, list, suspend and resume customers, and set their terms.",

@@ -2,6 +2,7 @@
 
 from tallystick.plans.charging import Charge, charge, highest_charge
 from tallystick.plans.examples import ExamplePlan, example_plans
+from tallystick.plans.quoting import quote_request
 from tallystick.plans.terms import CustomerTerms, PlanTerms
 from tallystick.plans.typical import typical_costs
 
@@ -13,5 +14,6 @@ __all__ = [
     "charge",
     "example_plans",
     "highest_charge",
+    "quote_request",
     "typical_costs",
 ]
