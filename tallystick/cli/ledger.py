@@ -86,6 +86,11 @@ def stuck(
     if not rows:
         note("nothing is stuck")
         return
+    if unpriced := [row.since for row in rows if row.what == "unpriced"]:
+        note(
+            "once the price book knows a price, "
+            f"`tallystick rerate --from {min(unpriced):%Y-%m-%d} --book` prices and meters it"
+        )
     print_rows(
         ("what", "customer", "request", "age", "charge $", "why"),
         [

@@ -21,7 +21,12 @@ from tallystick.ledger.database import Transaction
 from tallystick.ledger.effective import effective
 from tallystick.ledger.tables import UsageRecord
 from tallystick.money import from_nano_usd
+from tallystick.pricing import TOKEN_KINDS
 
+_COLUMNS = (
+    "request_id", "conversation_id", "served_at", "model", "lines", "cost_usd", "charge_nano_usd",
+    *(f"{kind}_tokens" for kind in TOKEN_KINDS), "web_searches",
+)  # fmt: skip
 _LINES = TypeAdapter(tuple[BillLine, ...])
 
 
@@ -29,7 +34,7 @@ async def served(tx: Transaction, customer_id: str, start: datetime, end: dateti
     """Return what a customer was served in [start, end), oldest first."""
     usage = effective()
     statement = (
-        select(usage)
+        select(*(usage.c[name] for name in _COLUMNS))
         .where(
             usage.c.customer_id == customer_id,
             usage.c.served_at >= start,
@@ -44,7 +49,7 @@ async def conversation(tx: Transaction, customer_id: str, conversation_id: str) 
     """Return all turns of a conversation, oldest first."""
     usage = effective()
     statement = (
-        select(usage)
+        select(*(usage.c[name] for name in _COLUMNS))
         .where(usage.c.customer_id == customer_id, usage.c.conversation_id == conversation_id)
         .order_by(usage.c.served_at, usage.c.usage_record_id)
     )
@@ -57,7 +62,7 @@ async def last_before(
     """Return the last turn before an instant of each of these conversations that has one."""
     usage = effective()
     statement = (
-        select(usage)
+        select(*(usage.c[name] for name in _COLUMNS))
         .ext(distinct_on(usage.c.conversation_id))
         .where(
             usage.c.customer_id == customer_id,
@@ -79,7 +84,8 @@ async def so_far(
         col(UsageRecord.served_at) <= at,
     )
     served_at, number = col(UsageRecord.served_at), col(UsageRecord.usage_record_id)
-    newest = select(UsageRecord).where(*earlier).order_by(served_at.desc(), number.desc()).limit(1)
+    columns = (getattr(UsageRecord, name) for name in _COLUMNS)
+    newest = select(*columns).where(*earlier).order_by(served_at.desc(), number.desc()).limit(1)
     last = (await tx.execute(newest)).one_or_none()
     if last is None:
         return None

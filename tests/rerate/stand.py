@@ -91,6 +91,8 @@ async def left_unpriced(
     columns: dict[str, Any] = {
         **dict.fromkeys(("input_tokens", "output_tokens", "cache_read_tokens"), 0),
         **dict.fromkeys(("cache_write_5m_tokens", "cache_write_1h_tokens", "web_searches"), 0),
+        **dict.fromkeys(("conversation_id", "message_id", "claude_request_id", "stop_reason")),
+        **dict.fromkeys(("customer_terms_from", "cost_usd", "charge_nano_usd", "caller_metadata")),
         "input_tokens": message["usage"]["input_tokens"],
         "output_tokens": message["usage"]["output_tokens"],
         "fingerprint": "f",

@@ -1,15 +1,18 @@
 """Pricing a period again, and what is booked of it, on a real ledger."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import delete, update
 from sqlalchemy.exc import DBAPIError
+from typer.testing import CliRunner
 
+from tallystick.cli.app import app
 from tallystick.ledger import adjustments, reports, terms
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Adjustment
@@ -227,3 +230,42 @@ async def test_adjustments_are_never_changed_or_removed(books: Ledger, statement
     with pytest.raises(DBAPIError, match="append-only"):
         async with books.begin() as tx:
             await tx.execute(statement)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def test_usage_is_rated_at_the_price_of_its_own_day(books: Ledger) -> None:
+    # Sonnet 5.5 cache reads cost $0.20 a million until 2026-10-07, and half of it since.
+    read = reply(usage={"input_tokens": 0, "output_tokens": 0, "cache_read_input_tokens": 100_000})
+    before = datetime(2026, 10, 6, 23, 59, 59, tzinfo=UTC)
+    _, earlier = await serve(books, read, at=before)
+    _, later = await serve(books, read, at=before + timedelta(seconds=1))
+    assert (earlier.bill.cost_usd, later.bill.cost_usd) == (Decimal("0.02"), Decimal("0.01"))
+    async with books.begin() as tx:
+        found = await rerate(tx, before - timedelta(days=1), before + timedelta(days=1))
+    assert (found.records, found.differences) == (2, [])
+
+
+async def test_the_commands_show_what_holds_beside_what_was_written(
+    books: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    await serve(books, reply())
+    await serve(books, reply(model=UNKNOWN))
+    await again(books, DEARER, booking=True)
+
+    async def told(*command: str) -> str:
+        result = await asyncio.to_thread(CliRunner().invoke, app, command)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    lines = (await told("ledger", "export", "--json")).splitlines()
+    priced, unpriced = (json.loads(line) for line in lines)
+    assert (priced["charge_usd"], priced["effective_charge_usd"]) == ("0.003", "0.0032")
+    assert [each["charge_usd"] for each in priced["adjustments"]] == ["0.0002"]
+    assert (unpriced["effective_charge_usd"], unpriced["adjustments"]) == (None, [])
+    (totals,) = json.loads(await told("usage", "--json"))
+    assert (totals["charge_usd"], totals["unpriced"]) == ("0.0032", 1)
+    assert "tallystick rerate --from 2026-11-10 --book" in await told("stuck")
+    shown = await told("rerate", "--from", "2026-11-10", "--to", "2026-11-11")
+    assert "nothing is booked; --book books it" in shown
+    assert "no price for acme" in shown
+    assert "-0.0002" in shown
