@@ -6,16 +6,17 @@ this activity reports back; and a retry that finds a finished attempt returns it
 not call. What remains is a worker that dies while Claude works: its attempt becomes
 `indeterminate`, visible, counted and settled later against Anthropic's report.
 
-Once Claude has answered, the answer is held until PostgreSQL has it, however long that takes. The
-commit runs in a task of its own, so that neither a cancelled activity nor a worker that is told to
-stop lets go of it.
+A call that was begun is seen through, also for a request that was cancelled meanwhile. Once Claude
+has answered, the answer is held until PostgreSQL has it, however long that takes. The commit runs
+in a task of its own, so that neither a cancelled activity nor a worker that is told to stop lets go
+of it.
 """
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import activity
 
@@ -40,6 +41,8 @@ from tallystick.pricing import estimate_input_tokens
 
 MAX_REPLY_BYTES = 1_900_000
 """Of a reply as JSON; Temporal takes results up to 2 MiB (facts on Temporal, 'Data and limits')."""
+
+_T = TypeVar("_T")
 
 COMMIT_RETRY_FIRST, COMMIT_RETRY_LONGEST = 0.1, 5.0
 """Seconds between tries to commit an outcome while PostgreSQL is away."""
@@ -103,8 +106,9 @@ class ClaudeActivities:
         )
 
     async def _call(self, request: ClaudeRequest, attempt_id: int) -> ServedReply:
+        call = asyncio.create_task(self._api.create(request.params))
         try:
-            answer = await self._api.create(request.params)
+            answer = await _seen_through(call)
         except ClaudeCallError as error:
             await self._complete(attempt_id, _completion_of_error(error))
             raise failure(
@@ -114,7 +118,8 @@ class ClaudeActivities:
                 claude_request_id=error.claude_request_id,
             ) from error
         except asyncio.CancelledError:
-            # Stopped while Claude worked, by a shutdown or a lost heartbeat: it may have served.
+            # Claude may have served it all the same.
+            call.cancel()
             await self._complete(
                 attempt_id,
                 _unanswered(CLAUDE_NO_ANSWER, "the worker stopped before Claude had answered"),
@@ -143,11 +148,28 @@ class ClaudeActivities:
         task = asyncio.create_task(_until_committed(commit))
         self._committing.add(task)
         task.add_done_callback(self._committing.discard)
-        await asyncio.shield(task)
+        await _seen_through(task)
 
     async def drain(self) -> None:
         """Wait until every answer that is held has been committed. For a worker's shutdown."""
         await asyncio.gather(*self._committing)
+
+
+async def _seen_through(task: asyncio.Task[_T]) -> _T:
+    """Return what the task returns, whatever becomes of the activity meanwhile.
+
+    A request that is cancelled, or an activity that Temporal has given up, does not cut a call
+    off: Claude bills what it generates all the same, and only the answer tells how much that is.
+    Only a worker that must stop gives up waiting, when its grace is over.
+    """
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            details = activity.cancellation_details()
+            stopping = details is not None and details.worker_shutdown
+            if task.cancelled() or (stopping and not task.done()):
+                raise
 
 
 async def _until_committed(commit: Callable[[], Awaitable[None]]) -> None:

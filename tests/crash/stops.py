@@ -72,7 +72,15 @@ class Stop:
 
     async def lift(self) -> None:
         """Remove the stop and let whoever waits in it go on."""
+        await self.remove()
+        await self.release()
+
+    async def remove(self) -> None:
+        """Let those who come later pass; who waits in the stop goes on waiting."""
         await self.connection.execute("DELETE FROM stops WHERE id = %s", [self.id])
+
+    async def release(self) -> None:
+        """Let whoever waits in the stop go on."""
         if self.moment == "before":
             await self.connection.execute("SELECT pg_advisory_unlock(%s)", [self.id])
         for pid in await self._waiting() if self.moment == "committed" else []:
