@@ -17,6 +17,7 @@ from demo_parts.documents import Document, read_documents
 from demo_parts.show import err, out, print_tally, print_verdict
 from demo_parts.stage import Stage, fresh_folder, stage
 
+from tallystick.errors import TallystickError
 from tallystick.exiting import end_process
 from tallystick.expected import in_one_line
 from tallystick.settings import Settings, get_settings
@@ -38,8 +39,8 @@ def demo(
         tallies = asyncio.run(
             _play(settings, home, requests=requests, texts=texts, as_json=as_json, keep=keep)
         )
-    if not tallies:
-        raise typer.Exit(1)
+        if not tallies:
+            raise TallystickError("the records do not tally")
 
 
 async def _play(

@@ -22,10 +22,10 @@ from .tally import Lost, Tally
 
 IN_FLIGHT = 8
 """Requests that the application has open at a time."""
-ANSWER_PATIENCE = 300.0
-METER_PATIENCE = 300.0
-SUMMARY_PATIENCE = 180.0
-"""Seconds: for one answer, for the last meter event, for Stripe's summaries to have it all."""
+STALLED = 180.0
+"""Seconds without any progress after which a run is taken as it is: something is wrong."""
+SUMMARY_PATIENCE = 120.0
+"""Seconds for Stripe's summaries to show what Stripe has acknowledged."""
 _LOOK_EVERY = 0.4
 
 
@@ -96,7 +96,6 @@ async def _send(stage: Stage, requests: Sequence[Ask], answered: list[str]) -> N
                 reply = await stage.client.messages.create(
                     customer_id=ask.customer_id,
                     request_id=ask.request_id,
-                    timeout=ANSWER_PATIENCE,
                     **ask.params,
                 )
             except TallystickError as error:
@@ -110,9 +109,9 @@ async def _send(stage: Stage, requests: Sequence[Ask], answered: list[str]) -> N
 async def _until_metered(
     stage: Stage, sending: asyncio.Task[None], answered: Sequence[str], drawn: Bars
 ) -> Sequence[Record]:
-    """Watch the ledger until all that was sent is metered, or has had its time."""
+    """Watch the ledger until all that was sent is metered, or nothing moves any more."""
     clock = asyncio.get_running_loop().time
-    deadline: float | None = None
+    seen, moved_at = (0, 0, 0), clock()
     while True:
         stage.check_worker()
         sent = sending.done()
@@ -124,11 +123,14 @@ async def _until_metered(
             refused=len(records) - billed,
             metered=metered,
         )
-        if sent:
+        if sent and metered == billed:
             await sending
-            deadline = deadline or clock() + METER_PATIENCE
-            if metered == billed or clock() > deadline:
-                return records
+            return records
+        if seen != (len(answered), billed, metered):
+            seen, moved_at = (len(answered), billed, metered), clock()
+        elif clock() - moved_at > STALLED:
+            err.print(f"nothing has moved for {STALLED:.0f} seconds")
+            return records
         await asyncio.sleep(_LOOK_EVERY)
 
 

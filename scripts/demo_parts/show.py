@@ -79,12 +79,10 @@ def print_tally(tally: Tally) -> None:
 def print_verdict(tally: Tally) -> None:
     """Print whether the records tally, and each difference."""
     differences = tally.differences()
-    if not differences:
-        out.print("[bold green]The three records tally.[/]")
-        return
-    out.print("[bold red]The records do not tally:[/]")
     for difference in differences:
-        out.print(f"  {difference}", markup=False)
+        out.print(f"differs: {difference}", style="red", markup=False)
+    if not differences:
+        out.print("The three records tally.", style="bold green")
 
 
 def _row(table: Table, name: str, cells: list[str | None]) -> None:
@@ -113,6 +111,6 @@ def _lost(tally: Tally) -> str:
             "(Claude's figures are those that its replies reported)"
         )
     return (
-        f"lost attempts, our cost: {lost.served} calls served whose reply never arrived, "
-        f"{sum(lost.tokens.values()):,} tokens, {_dollars(lost.cost_usd)}; charged to nobody"
+        f"lost attempts, our cost: {lost.served} calls served that answered nobody, "
+        f"{sum(lost.tokens.values()):,} tokens, {_dollars(lost.cost_usd)}"
     )
