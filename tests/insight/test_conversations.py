@@ -96,6 +96,7 @@ def test_an_hour_long_cache_is_judged_by_its_own_lifetime_and_price() -> None:
     [
         (turn(120, 50, read=10_000, minutes=2), "it was read"),
         (turn(120, 50, read=10_000, write=400, minutes=2), "it was read, and more was added"),
+        (turn(120, 50, read=6_000, write=5_000, minutes=20), "most of it was read"),
         (turn(10_120, 50, minutes=20), "nothing asked for the cache"),
         (turn(120, 50, write=3_000, minutes=20), "the prompt is too short to repeat it"),
     ],

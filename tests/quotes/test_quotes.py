@@ -64,6 +64,7 @@ def test_savings_follow_the_markup_of_each_kind() -> None:
     terms = PlanTerms(model="pass-through", markup_by_kind={TokenKind.CACHE_READ: Decimal(4)})
     made = quote_request(body(), NOON, terms, counted=100_000)
     assert made.cache_saves_usd == Decimal("0.15")  # reads are charged at $0.50 a million
+    assert made.cache_costs_usd == Decimal("0.05")
 
 
 def test_it_is_said_in_pages_and_dollars() -> None:

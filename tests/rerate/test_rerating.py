@@ -111,6 +111,8 @@ async def test_a_correction_of_a_correction_is_the_difference_to_it(books: Ledge
     assert found.charge_usd == Decimal("-0.0002")
     assert found.differences[0].reason == "price book later before"
     assert await charged(books) == Decimal("0.003")
+    (third,) = (await again(books, another_book(dearer_sonnet, "newest"))).differences
+    assert (third.reason, third.charge_nano_usd) == ("price book latest before", 200_000)
 
 
 async def test_the_charge_follows_the_terms_of_its_time(books: Ledger) -> None:
@@ -192,7 +194,7 @@ async def test_counts_that_nobody_could_read_are_corrected_with_the_price(books:
 async def test_a_refusal_that_turns_out_free_is_no_longer_stuck_and_not_metered(
     books: Ledger,
 ) -> None:
-    refused = reply(stop_reason="refusal", content=[])
+    refused = reply(0, 0, stop_reason="refusal", content=[])
     key, _ = await serve(books, {name: refused[name] for name in refused if name != "content"})
     async with books.begin() as tx:
         (used,) = [each async for each in adjustments.booked_usage(tx, *DAY)]
