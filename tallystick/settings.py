@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +17,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 SANDBOX_CLAUDE_KEY = "sk-ant-sandbox"
 SANDBOX_STRIPE_KEY = "sk_live_sandbox"  # a live-mode key, since only those may use the stream
 SANDBOX_WEBHOOK_SECRET = "whsec_sandbox"  # noqa: S105
+
+
+_Count = Annotated[int, Field(gt=0)]
+_Usd = Annotated[Decimal, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Wait = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 class SettingsError(ValueError):
@@ -65,33 +73,33 @@ class Settings(BaseSettings):
     home: Path = Path(".tallystick")
     """Where embedded servers keep their data and the stand-ins leave their addresses."""
 
-    max_input_tokens: int = 100_000
+    max_input_tokens: _Count = 100_000
     """Hard limit on the estimated input of one request."""
-    max_cost_usd: Decimal = Decimal(10)
+    max_cost_usd: _Usd = Decimal(10)
     """Ceiling on the estimated cost of one request: input plus `max_tokens` at the output price."""
-    conversation_cap_usd: Decimal = Decimal(50)
+    conversation_cap_usd: _Usd = Decimal(50)
     """What all requests of one conversation together may be charged."""
-    max_unknown_outcomes: int = 5
+    max_unknown_outcomes: _Count = 5
     """A request whose calls ended this often without a known outcome is given up: each may cost."""
 
-    claude_timeout: float = 600
+    claude_timeout: _Seconds = 600
     """The longest one Claude call may take."""
-    claude_concurrency: int = 64
+    claude_concurrency: _Count = 64
     """Claude calls in flight in one worker process."""
-    claude_rpm: float | None = None
+    claude_rpm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Claude calls a minute over all workers; unset leaves the pace to Claude's own 429s."""
-    ledger_concurrency: int = 64
+    ledger_concurrency: _Count = 64
     """Database connections of one process at the most."""
 
     stripe_transport: Literal["auto", "stream", "events"] = "auto"
     """The meter event stream, or single meter events; auto takes the stream for live keys."""
-    stripe_timeout: float = 30
+    stripe_timeout: _Seconds = 30
     """The longest one Stripe call may take."""
-    meter_linger: float = 2.0
+    meter_linger: _Wait = 2.0
     """How long meter events wait for company before a call that is not full goes out."""
-    meter_concurrency: int = 1_000
+    meter_concurrency: _Count = 1_000
     """Requests whose meter events one worker process holds open at a time."""
-    shutdown_grace: float = 60
+    shutdown_grace: _Wait = 60
     """How long a worker that was told to stop lets calls in flight finish."""
 
     @field_validator("stripe_webhook_secret", mode="before")
@@ -99,6 +107,17 @@ class Settings(BaseSettings):
     def _split_secrets(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str | None) -> str | None:
+        # The messages never quote the address: it may hold a password.
+        if value is not None:
+            address = urlsplit(value)
+            if address.scheme not in _POSTGRESQL:
+                raise ValueError("must be an address like postgresql://user:password@host/name")
+            _ = address.port  # raises ValueError for one that is no number
         return value
 
     @property
@@ -137,6 +156,6 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "environment"
+        name = str(first["loc"][0])
         variable = name if name.isupper() else f"TALLYSTICK_{name.upper()}"
-        raise SettingsError(f"{variable}: {first['msg']}") from None
+        raise SettingsError(f"{variable}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -62,7 +62,7 @@ async def connect_temporal(address: str | None = None) -> Client:
         return await asyncio.wait_for(
             Client.connect(**config, data_converter=DATA_CONVERTER), CONNECT_PATIENCE
         )
-    except (RPCError, RuntimeError, OSError, TimeoutError) as error:
+    except (RPCError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         raise UnavailableError(
             f"no Temporal server answers at {target}; start one (`tallystick dev`) or set "
             "TEMPORAL_ADDRESS to where yours is"

@@ -29,6 +29,7 @@ from activities.stripe_meters import meter_transport
 from tallystick.contracts import CLAUDE_TASK_QUEUE, TASK_QUEUE
 from tallystick.errors import TallystickError
 from tallystick.ledger.database import Ledger
+from tallystick.ledger.migrate import require_current
 from tallystick.plans.guards import Limits
 from tallystick.services import Endpoints, database, endpoints
 from tallystick.settings import Settings, SettingsError
@@ -52,13 +53,16 @@ async def run_worker(settings: Settings, roles: Collection[Role]) -> None:
 
     Raises:
         SettingsError: when the keys are half set.
-        UnavailableError: when Temporal does not answer.
+        LedgerUnavailableError: when PostgreSQL does not answer.
+        TallystickError: when the database is not set up, or Temporal does not answer.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         url = stack.enter_context(database(settings))
+        # Told now, in one line; otherwise every activity would fail and be retried for hours.
+        await asyncio.to_thread(require_current, url)
         where = await stack.enter_async_context(endpoints(settings))
         for name in sorted(where.sandboxed):
             log.warning("the sandbox stands in for %s: no real service is called", name)

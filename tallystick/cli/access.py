@@ -1,12 +1,11 @@
-"""How commands reach the ledger: one transaction a call, or a clear word why not."""
+"""How commands reach the ledger: one transaction a call, in a database that is set up."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tallystick.cli.output import fail
 from tallystick.ledger.database import Ledger, Transaction
-from tallystick.ledger.migrate import is_current
+from tallystick.ledger.migrate import require_current
 from tallystick.services import database
 from tallystick.settings import get_settings
 
@@ -16,8 +15,7 @@ _T = TypeVar("_T")
 def in_ledger(work: Callable[[Transaction], Awaitable[_T]]) -> _T:
     """Run `work` in one transaction of the configured ledger."""
     with database(get_settings()) as url:
-        if not is_current(url):
-            fail("the database lacks this version's tables; run `tallystick setup`")
+        require_current(url)
         return asyncio.run(_in_transaction(url, work))
 
 
