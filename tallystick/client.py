@@ -147,7 +147,9 @@ class Client:
                 ) from None
             raise _typed(error.cause) from None
         except RPCError as error:
-            raise _unreachable(error) from error
+            raise UnavailableError(
+                f"Temporal does not take the quote: {error}; TEMPORAL_ADDRESS says where it is"
+            ) from error
 
 
 class Messages:

@@ -4,7 +4,8 @@ Claude keeps nothing between calls, so every turn sends all earlier ones again a
 again: a conversation's cost grows with the square of its length. The rule, on counts alone: the
 prompt of a turn begins with the prompt and the answer of the turn before, so as many tokens as
 those had are re-sent history, at most the whole prompt. A prompt shorter than the one before cannot
-hold it; there the conversation was cut or begun afresh, and nothing is counted as re-sent. The
+hold it; there the conversation was cut or begun afresh, and nothing is counted as re-sent. A turn
+without a prompt (a refusal that is not billed, counts that could not be read) is passed over. The
 count errs upwards by what an answer had beside its text (thinking is not sent again).
 """
 
@@ -71,7 +72,7 @@ def follow(
         followed.append(
             FollowedTurn(turn, resent_tokens(turn, earlier), cache_miss(turn, earlier, book=book))
         )
-        if turn.conversation_id:
+        if turn.conversation_id and turn.tokens.prompt:
             last[turn.conversation_id] = turn
     return followed
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, ColumnElement, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, distinct_on
 from sqlmodel import col
 
@@ -21,13 +21,41 @@ from tallystick.ledger.database import Transaction
 from tallystick.ledger.effective import effective
 from tallystick.ledger.tables import UsageRecord
 from tallystick.money import from_nano_usd
-from tallystick.pricing import TOKEN_KINDS
+from tallystick.pricing import TOKEN_KINDS, TokenKind
 
 _COLUMNS = (
     "request_id", "conversation_id", "served_at", "model", "lines", "cost_usd", "charge_nano_usd",
     *(f"{kind}_tokens" for kind in TOKEN_KINDS), "web_searches",
 )  # fmt: skip
+_PROMPT = tuple(f"{kind}_tokens" for kind in TOKEN_KINDS if kind is not TokenKind.OUTPUT)
 _LINES = TypeAdapter(tuple[BillLine, ...])
+
+
+def _has_prompt(usage: Any) -> ColumnElement[bool]:
+    """Return the condition that a turn has a prompt to go on from (`insight.conversations`)."""
+    return or_(*(getattr(usage, name) > 0 for name in _PROMPT))
+
+
+# Built once: a request in a conversation waits for them.
+_EARLIER = (
+    col(UsageRecord.customer_id) == bindparam("customer"),
+    col(UsageRecord.conversation_id) == bindparam("conversation"),
+    col(UsageRecord.served_at) <= bindparam("at"),
+    _has_prompt(UsageRecord),
+)
+_ORDER = (col(UsageRecord.served_at), col(UsageRecord.usage_record_id))
+_CHARGE = func.coalesce(col(UsageRecord.charge_nano_usd), 0)
+_NEWEST = (
+    select(*(getattr(UsageRecord, name) for name in _COLUMNS))
+    .where(*_EARLIER)
+    .order_by(*(column.desc() for column in _ORDER))
+    .limit(1)
+)
+_SUMS = select(
+    func.count().label("turns"),
+    func.sum(_CHARGE).label("charge"),
+    func.array_agg(aggregate_order_by(_CHARGE, *_ORDER), type_=ARRAY(BigInteger))[1].label("first"),
+).where(*_EARLIER)
 
 
 async def served(tx: Transaction, customer_id: str, start: datetime, end: datetime) -> list[Turn]:
@@ -68,6 +96,7 @@ async def last_before(
             usage.c.customer_id == customer_id,
             usage.c.conversation_id.in_(conversation_ids),
             usage.c.served_at < at,
+            _has_prompt(usage.c),
         )
         .order_by(usage.c.conversation_id, usage.c.served_at.desc(), usage.c.usage_record_id.desc())
     )
@@ -78,29 +107,15 @@ async def so_far(
     tx: Transaction, customer_id: str, conversation_id: str, at: datetime
 ) -> ConversationSoFar | None:
     """Return what a conversation came to until an instant, as recorded; None before its start."""
-    earlier = (
-        col(UsageRecord.customer_id) == customer_id,
-        col(UsageRecord.conversation_id) == conversation_id,
-        col(UsageRecord.served_at) <= at,
-    )
-    served_at, number = col(UsageRecord.served_at), col(UsageRecord.usage_record_id)
-    columns = (getattr(UsageRecord, name) for name in _COLUMNS)
-    newest = select(*columns).where(*earlier).order_by(served_at.desc(), number.desc()).limit(1)
-    last = (await tx.execute(newest)).one_or_none()
+    which = {"customer": customer_id, "conversation": conversation_id, "at": at}
+    last = (await tx.execute(_NEWEST, which)).one_or_none()
     if last is None:
         return None
-    charge = func.coalesce(col(UsageRecord.charge_nano_usd), 0)
-    in_order = aggregate_order_by(charge, served_at, number)
-    sums = select(
-        func.count().label("turns"),
-        func.sum(charge).label("charge"),
-        func.array_agg(in_order, type_=ARRAY(charge.type))[1].label("first"),
-    ).where(*earlier)
-    row = (await tx.execute(sums)).one()
+    sums = (await tx.execute(_SUMS, which)).one()
     return ConversationSoFar(
-        turns=row.turns,
-        charge_usd=from_nano_usd(int(row.charge)),
-        first_charge_usd=from_nano_usd(int(row.first)),
+        turns=sums.turns,
+        charge_usd=from_nano_usd(int(sums.charge)),
+        first_charge_usd=from_nano_usd(int(sums.first)),
         last=_turn(last),
     )
 

@@ -35,6 +35,11 @@ def test_a_shorter_prompt_was_begun_afresh_and_re_sends_nothing() -> None:
     assert resent_tokens(turn(300, 1), turn(1_000, 200)) == 0
 
 
+def test_a_turn_without_a_prompt_is_passed_over() -> None:
+    turns = [turn(1_000, 100), turn(0, 0), turn(1_300, 50)]
+    assert [each.resent_tokens for each in follow(turns)] == [0, 0, 1_100]
+
+
 def test_conversations_do_not_mix_and_single_requests_have_no_history() -> None:
     turns = [
         turn(1_000, 100, conversation="a"),

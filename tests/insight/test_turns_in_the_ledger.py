@@ -63,6 +63,17 @@ async def test_the_bill_says_that_the_cache_was_lost_and_what_that_cost(books: L
     assert "$0.024 extra" in warning
 
 
+async def test_a_refusal_does_not_hide_the_turn_before_it(books: Ledger) -> None:
+    await say(books, 100, write=10_000)
+    refused = {"stop_reason": "refusal", "content": []}
+    await say(books, 200, minutes=1, model=refused)
+    (warning,) = (await say(books, 300, write=10_000, minutes=9)).warnings
+    assert warning.startswith("cache expired or invalidated")
+    async with books.begin() as tx:
+        before = await turns.last_before(tx, "acme", {"chat"}, NOON + timedelta(minutes=5))
+    assert before["chat"].tokens.prompt == 10_100
+
+
 async def test_other_conversations_and_single_requests_are_not_warned_of(books: Ledger) -> None:
     await say(books, 100, write=10_000)
     assert (await say(books, 300, write=10_000, minutes=7, conversation="other")).warnings == ()
