@@ -30,6 +30,7 @@ from tallystick.plans.guards import Limits
 from tallystick.plans.periods import calendar_month
 from tests.guards.room import charge_at, reserved
 from tests.sandbox.claude_stand_in import stand_in
+from workflows.claude_request import CALL_PATIENCE, PARK_LONGEST
 
 ZONE = "Pacific/Auckland"
 SONNET_OUTPUT = Decimal("0.00001")
@@ -172,6 +173,11 @@ async def test_a_reservation_lapses_a_day_after_the_last_sign_of_its_request(
             await attempts.begin(tx, new, now - timedelta(hours=1), max_unknown=5)
         await desk.admit("r-1")
         assert set(await reserved(ledger)) == {"parked", "young", "r-1"}
+
+
+def test_no_request_in_flight_outlives_its_reservation() -> None:
+    # It waits for its call no longer than this, and while it is parked it calls more often.
+    assert max(CALL_PATIENCE, PARK_LONGEST) <= reservations.LAPSE
 
 
 async def test_a_cap_refuses_on_claudes_count_and_never_on_a_size_alone(ledger: Ledger) -> None:

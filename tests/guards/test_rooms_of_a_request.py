@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -19,6 +20,7 @@ from tallystick.errors import (
 )
 from tests.guards.room import CERTAIN, cap, reserved
 from tests.support.house import House
+from workflows.claude_request import LEDGER_STEP_HOLD
 
 SHORT = {"messages": [{"role": "user", "content": "What is a tally stick?"}], **CERTAIN}
 
@@ -102,6 +104,9 @@ async def test_a_request_waits_for_room_that_another_only_reserves(house: House)
         await _is_waiting(house, "r-waits")
         assert await reserved(house.ledger) == {"r-held": amount}
         assert await house.attempts("r-waits") == []
+        # Each look is further off than the one before, or a day of them would fill the history.
+        first, second = await _waits(house, "r-waits", 2)
+        assert LEDGER_STEP_HOLD < first < second
     await waiting
     assert await reserved(house.ledger) == {}
 
@@ -163,6 +168,21 @@ async def test_a_request_without_a_cap_fails_without_an_event_for_release(house:
             await house.workflow(request_id).result()
     free, capped = await house.events("r-free"), await house.events("r-capped")
     assert (free.count("MARKER_RECORDED"), capped.count("MARKER_RECORDED")) == (1, 2)
+
+
+async def _waits(house: House, request_id: str, number: int) -> list[timedelta]:
+    """Return how long the request was going to wait each time, once there are so many."""
+    async with asyncio.timeout(60):
+        while True:
+            history = await house.workflow(request_id).fetch_history()
+            waits = [
+                event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+                for event in history.events
+                if event.HasField("timer_started_event_attributes")
+            ]
+            if len(waits) >= number:
+                return waits[:number]
+            await asyncio.sleep(0.1)
 
 
 async def _is_waiting(house: House, request_id: str) -> None:
