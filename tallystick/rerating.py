@@ -64,6 +64,8 @@ async def rerate(
     book = book or price_book()
     found = Rerating(book.version)
     known: dict[object, PlanTerms] = {}
+    if booking:
+        await adjustments.one_at_a_time(tx)
     # Read to the end before anything is written: what is booked must not show in what is read.
     async for used in adjustments.booked_usage(tx, start, end, customer_id):
         found.records += 1

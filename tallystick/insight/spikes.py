@@ -131,8 +131,8 @@ def _steps(first: _Period, second: _Period) -> dict[str, Decimal]:
     at_old_prices = _priced(second.shares, now, first.by_model, _model_and_kind)
     at_old_averages = _priced(second.shares, at_old_prices, first.by_kind, _kind)
     steps = {
-        "calls": WIDE.multiply(first.charged, scale - 1),
-        "cache_expired": second.lost_cache - WIDE.multiply(first.lost_cache, scale),
+        "calls": WIDE.subtract(WIDE.multiply(first.charged, scale), first.charged),
+        "cache_expired": WIDE.subtract(second.lost_cache, WIDE.multiply(first.lost_cache, scale)),
         "price": WIDE.subtract(wide_sum(now), wide_sum(at_old_prices)),
         "model": WIDE.subtract(wide_sum(at_old_prices), wide_sum(at_old_averages)),
         "caching": Decimal(0),
@@ -150,7 +150,8 @@ def _steps(first: _Period, second: _Period) -> dict[str, Decimal]:
             new = second.by_section.get(section, _NOTHING)
             more = WIDE.subtract(new.quantity, WIDE.multiply(old.quantity, scale))
             steps[section] = WIDE.multiply(more, old.unit)
-            steps["caching"] += WIDE.subtract(change, steps[section])
+            moved = WIDE.subtract(change, steps[section])
+            steps["caching"] = WIDE.add(steps["caching"], moved)
     return steps
 
 

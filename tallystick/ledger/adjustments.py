@@ -1,9 +1,9 @@
 """Adjustments: how a booked price is corrected without touching the record that holds it.
 
 `book` writes an adjustment and, where it brings a record its first price, the record's meter events
-in the same transaction: there is no moment at which usage is priced but not queued for Stripe. Of
-two runs that book the same correction the unique key (record, price book) lets one through, so
-nothing is corrected or queued twice.
+in the same transaction: there is no moment at which usage is priced but not queued for Stripe. A
+difference is right only against what holds when it is booked, so runs that book do so one after the
+other (`one_at_a_time`), and the unique key (record, price book) refuses the same correction twice.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -64,6 +64,15 @@ class NewAdjustment:
     def first_price(self) -> bool:
         """Whether the record had no price before, so that nothing of it has been metered."""
         return self.usage.cost_usd is None
+
+
+_BOOKING = 7461793
+"""Names the lock; the number means nothing, but must stay what it is."""
+
+
+async def one_at_a_time(tx: Transaction) -> None:
+    """Wait until nobody else books adjustments, and keep others waiting until this ends."""
+    await tx.execute(select(func.pg_advisory_xact_lock(_BOOKING)))
 
 
 async def booked_usage(

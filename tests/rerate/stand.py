@@ -37,11 +37,16 @@ def another_book(change: Callable[[dict[str, Any]], None], version: str = "later
     return build_book(data | {"version": version})
 
 
-def dearer_sonnet(data: dict[str, Any]) -> None:
-    """Answers of Sonnet 5.5 cost $12 a million instead of $10."""
+def price_answers(data: dict[str, Any], usd_per_million: str) -> None:
+    """Change what answers of Sonnet 5.5 cost."""
     for row in data["prices"]:
         if row["model"] == SONNET and row["kind"] == "output":
-            row["usd_per_million"] = "12"
+            row["usd_per_million"] = usd_per_million
+
+
+def dearer_sonnet(data: dict[str, Any]) -> None:
+    """Answers of Sonnet 5.5 cost $12 a million instead of $10."""
+    price_answers(data, "12")
 
 
 def knows_the_unknown(data: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from tests.rerate.stand import (
     dearer_sonnet,
     events_of,
     knows_the_unknown,
+    price_answers,
     reply,
     serve,
 )
@@ -102,6 +103,17 @@ async def test_two_runs_at_the_same_time_book_once(books: Ledger) -> None:
     assert sum(each.booked for each in found) == 5
     assert len(await adjustments_in(books)) == 5
     assert await charged(books) == Decimal("0.015")
+
+
+async def test_runs_with_different_books_do_not_add_up(books: Ledger) -> None:
+    await serve(books, reply())
+    async with books.begin() as tx:
+        await rerate(tx, *DAY, book=DEARER, booking=True)
+        dearest = another_book(lambda data: price_answers(data, "14"), "dearest")
+        second = asyncio.create_task(again(books, dearest, booking=True))
+        await asyncio.wait({second}, timeout=0.5)  # not before the first has committed
+    assert (await second).charge_usd == Decimal("0.0002")
+    assert await charged(books) == Decimal("0.0034")
 
 
 async def test_a_correction_of_a_correction_is_the_difference_to_it(books: Ledger) -> None:
