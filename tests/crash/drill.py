@@ -8,10 +8,10 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import httpx
 import pytest
@@ -34,6 +34,8 @@ from tallystick.temporal import connect_temporal
 from tests.crash.stops import Stops
 from tests.support.house import Control
 from tests.support.tally import Books, Key, Row, read_books
+
+T = TypeVar("T")
 
 PATIENCE = 180
 """Seconds until a drill gives up: a dead worker is noticed after 15, and machines are slow."""
@@ -64,10 +66,18 @@ class Drill:
         self.client = Client(temporal)
         self.claude, self.stripe, self.stops = claude, stripe, stops
         self.asked: dict[Key, asyncio.Task[BilledMessage]] = {}
+        self._started = 0
 
     async def start_worker(self, **environment: str) -> Process:
         """Start a worker that does not wait for company before it tells Stripe."""
-        return await self.stack.start_worker(**{"TALLYSTICK_METER_LINGER": "0.05", **environment})
+        self._started += 1
+        all_started = self._started
+        worker = await self.stack.start_worker(**{"TALLYSTICK_METER_LINGER": "0.05", **environment})
+        async with asyncio.timeout(PATIENCE):
+            while self.log().count("working on") < all_started:
+                assert worker.returncode is None, self.log()
+                await asyncio.sleep(0.05)
+        return worker
 
     async def a_worker(self) -> Process:
         """Return a worker that runs, or start one."""
@@ -105,9 +115,9 @@ class Drill:
 
     async def finished(self) -> dict[Key, BilledMessage]:
         """Wait until all that was asked is answered, recorded and metered; returns the replies."""
-        replies = dict(zip(self.asked, await asyncio.gather(*self.asked.values()), strict=True))
-        await asyncio.gather(*(self._closed(key) for key in self.asked))
-        return replies
+        replies = await _all({str(key): task for key, task in self.asked.items()})
+        await _all({f"the rest of {key}": self._closed(key) for key in self.asked})
+        return dict(zip(self.asked, replies, strict=True))
 
     async def _closed(self, key: Key) -> None:
         handle = self.temporal.get_workflow_handle(request_workflow_id(*key))
@@ -131,10 +141,14 @@ class Drill:
         found = [a for a in (await self.books()).attempts if a["request_id"] == request_id]
         return sorted(found, key=lambda attempt: attempt["number"])
 
+    def log(self) -> str:
+        """Return what the workers have logged."""
+        return (self.stack.home / "worker.log").read_text()
+
     async def until_logged(self, text: str) -> None:
         """Wait until some worker has written `text` in its log."""
         async with asyncio.timeout(PATIENCE):
-            while text not in (self.stack.home / "worker.log").read_text():
+            while text not in self.log():
                 await asyncio.sleep(0.05)
 
     async def kill_temporal(self) -> None:
@@ -148,6 +162,18 @@ class Drill:
 
     async def restart_postgres(self) -> None:
         await asyncio.to_thread(restart_postgres, self.stack.home / POSTGRES_FOLDER)
+
+
+async def _all(waits: Mapping[str, Awaitable[T]]) -> list[T]:
+    """Wait for all of them; names each that failed, or never came."""
+    results = await asyncio.gather(*waits.values(), return_exceptions=True)
+    failed = [
+        f"{name}: {result!r}"
+        for name, result in zip(waits, results, strict=True)
+        if isinstance(result, BaseException)
+    ]
+    assert not failed, "\n".join(failed)
+    return cast("list[T]", results)
 
 
 def marked(request_id: str) -> str:

@@ -3,9 +3,9 @@
 A worker cannot be killed "between the commit and the report" by watching and being quick. So the
 database holds it there, with means of its own and nothing in production code. A trigger takes an
 advisory lock. Where the test has that lock already, the statement waits, and a worker killed now
-has committed nothing. Where it has not, the transaction asks for synchronous replication to a
-standby that does not exist: its commit is on disk and is never confirmed, so a worker killed now
-has committed and will never know.
+has heard nothing; its transaction is lost, unless the statement was the whole of it. Where the test
+has not, the transaction asks for synchronous replication to a standby that does not exist: its
+commit is on disk and is never confirmed, so a worker killed now has committed and will never know.
 
 The stop is known by its lock, so that a test waits for this request's transaction and no other.
 """

@@ -26,12 +26,15 @@ class Left:
 
 ONE_CALL = Left(("succeeded",), 1)
 """Nothing was called twice."""
+NO_CALL = Left(("indeterminate", "succeeded"), 1)
+"""The first attempt never reached Claude, which only Claude knows. An attempt that is under way to
+PostgreSQL is one too: a single statement is finished by the server, whoever hears of it."""
 LOST_CALL = Left(("indeterminate", "succeeded"), 2)
 """Claude served a reply to nobody; the attempt says that its cost is open."""
 
 POINTS = {
-    "before-the-attempt-is-committed": ONE_CALL,
-    "before-the-call": Left(("indeterminate", "succeeded"), 1),
+    "before-the-attempt-is-committed": NO_CALL,
+    "before-the-call": NO_CALL,
     "while-Claude-works": LOST_CALL,
     "after-Claude-served": LOST_CALL,
     "after-the-outcome-is-committed": ONE_CALL,
