@@ -36,7 +36,8 @@ class LedgerActivities:
         Repeating it returns the first bill.
         """
         try:
-            async with self._ledger.begin() as tx:
+            # Reads, and then one statement that is the whole transaction.
+            async with self._ledger.each() as tx:
                 recorded = await _record(tx, order)
         except LedgerUnavailableError as error:
             raise failure(LEDGER_UNAVAILABLE, f"the ledger is away: {error}") from error

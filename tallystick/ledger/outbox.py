@@ -37,7 +37,17 @@ class PendingEvent:
     stripe_customer_id: str | None
 
 
-_ENQUEUE = insert(MeterEvent)
+def events_of(key: RequestKey, values: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Return a request's events, (meter, value) each, as columns; zero values are left out."""
+    return [
+        {
+            "identifier": meter_identifier(key.customer_id, key.request_id, meter),
+            "meter": meter,
+            "value": value,
+        }
+        for meter, value in values
+        if value
+    ]
 
 
 async def enqueue(
@@ -48,25 +58,22 @@ async def enqueue(
     occurred_at: datetime,
     values: Sequence[tuple[str, int]],
 ) -> int:
-    """Put the record's events, (meter, value) each, into the outbox; zero values are left out.
+    """Put the record's events, (meter, value) each, into the outbox; returns how many there are.
 
-    Returns how many there are.
+    For a record that has none yet. A new record brings its events along (`ledger.usage`).
     """
     rows = [
         {
             "usage_record_id": usage_record_id,
             "customer_id": key.customer_id,
             "request_id": key.request_id,
-            "identifier": meter_identifier(key.customer_id, key.request_id, meter),
-            "meter": meter,
-            "value": value,
             "occurred_at": occurred_at,
+            **event,
         }
-        for meter, value in values
-        if value
+        for event in events_of(key, values)
     ]
     if rows:
-        await tx.execute(_ENQUEUE, rows)
+        await tx.execute(insert(MeterEvent), rows)
     return len(rows)
 
 

@@ -1,24 +1,25 @@
 """The usage record: the one immutable row that bills one answered request.
 
-`record` is a single transaction. The unique key (customer, request) decides races: whoever comes
+`record` is a single statement. The unique key (customer, request) decides races: whoever comes
 second finds the row and returns the first bill, so a retried activity, a duplicate start or a
-worker given up for dead can never bill twice. Because the meter events are committed with the
-record and the stored reply is dropped with it, there is no moment at which an answer is billed but
-not queued for Stripe, or the reply is gone but not billed.
+worker given up for dead can never bill twice. Because that statement also queues the meter events,
+drops the stored reply and gives back what was reserved, there is no moment at which an answer is
+billed but not queued for Stripe, or the reply is gone but not billed.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, Text, bindparam, delete, func, null, select, true, update
+from sqlalchemy import column as sql_column
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col
 
 from tallystick.contracts import Bill, RequestKey
-from tallystick.ledger import attempts, outbox, reservations
+from tallystick.ledger import attempts, outbox
 from tallystick.ledger.database import Transaction, entity
-from tallystick.ledger.tables import MeterEvent, UsageRecord
+from tallystick.ledger.tables import Attempt, MeterEvent, Reservation, UsageRecord
 from tallystick.money import from_nano_usd
 
 
@@ -40,13 +41,65 @@ class Recorded:
     meter_events: int
 
 
-# Built once: building them costs more than running them.
-_INSERT = (
+# --- One statement that does everything, or nothing where the request has a record already --------
+_MADE_HERE = ("usage_record_id", "recorded_at", "attempts")
+_GIVEN = [name for name in UsageRecord.model_fields if name not in _MADE_HERE]
+# Parameters must not bear names of columns: SQLAlchemy would set them in every part that has such
+# a column.
+_RECORD = (
     insert(UsageRecord)
-    .values({"attempts": attempts.COUNT.scalar_subquery()})
+    .values(
+        {
+            **{name: bindparam(f"new_{name}") for name in _GIVEN},
+            "attempts": attempts.COUNT.scalar_subquery(),
+        }
+    )
     .on_conflict_do_nothing(index_elements=["customer_id", "request_id"])
     .returning(UsageRecord)
+    .cte("record")
 )
+_EVENTS = (
+    func.jsonb_to_recordset(bindparam("meter_events", type_=JSONB))
+    .table_valued(
+        sql_column("identifier", Text), sql_column("meter", Text), sql_column("value", BigInteger)
+    )
+    .render_derived(name="event", with_types=True)
+)
+_QUEUE = (
+    insert(MeterEvent)
+    .from_select(
+        [
+            "usage_record_id", "customer_id", "request_id", "occurred_at",
+            "identifier", "meter", "value",
+        ],
+        select(
+            _RECORD.c.usage_record_id,
+            _RECORD.c.customer_id,
+            _RECORD.c.request_id,
+            _RECORD.c.served_at,
+            _EVENTS.c.identifier,
+            _EVENTS.c.meter,
+            _EVENTS.c.value,
+        ).select_from(_RECORD.join(_EVENTS, true())),
+    )
+    .cte("queued")
+)  # fmt: skip
+_DROP_REPLY = (
+    update(Attempt)
+    .where(col(Attempt.attempt_id) == _RECORD.c.attempt_id)
+    .values(reply=null())
+    .cte("dropped")
+)
+_RELEASE = (
+    delete(Reservation)
+    .where(
+        col(Reservation.customer_id) == _RECORD.c.customer_id,
+        col(Reservation.request_id) == _RECORD.c.request_id,
+    )
+    .cte("released")
+)
+_RECORD_ALL = select(_RECORD).add_cte(_QUEUE, _DROP_REPLY, _RELEASE)
+
 _FIND = select(UsageRecord).where(
     col(UsageRecord.customer_id) == bindparam("of_customer"),
     col(UsageRecord.request_id) == bindparam("of_request"),
@@ -59,31 +112,24 @@ async def record(tx: Transaction, new: NewRecord) -> Recorded:
     Where the request has a record already, that one is returned and nothing is written.
     """
     key = new.key
-    columns = {
+    events = outbox.events_of(key, new.meter_values)
+    given = {
         "customer_id": key.customer_id,
         "request_id": key.request_id,
         "attempt_id": new.attempt_id,
-        **attempts.of_request(key),
         **new.columns,
     }
-    row = (await tx.execute(_INSERT, columns)).one_or_none()
-    if row is None:
-        existing = await recorded(tx, key)
-        assert existing is not None  # noqa: S101 - records are never removed
-        return existing
-    written = entity(UsageRecord, row)
-    assert written.usage_record_id is not None  # noqa: S101 - the database made it
-    queued = await outbox.enqueue(
-        tx,
-        usage_record_id=written.usage_record_id,
-        key=key,
-        occurred_at=written.served_at,
-        values=new.meter_values,
-    )
-    await attempts.drop_reply(tx, new.attempt_id)
-    # In this transaction, so that the charge counts from the moment its reservation does not.
-    await reservations.release(tx, key)
-    return Recorded(written, queued)
+    parameters = {
+        **{f"new_{name}": given.get(name) for name in _GIVEN},
+        **attempts.of_request(key),
+        "meter_events": events,
+    }
+    row = (await tx.execute(_RECORD_ALL, parameters)).one_or_none()
+    if row is not None:
+        return Recorded(entity(UsageRecord, row), len(events))
+    existing = await recorded(tx, key)
+    assert existing is not None  # noqa: S101 - records are never removed
+    return existing
 
 
 async def find(tx: Transaction, key: RequestKey) -> UsageRecord | None:
