@@ -249,6 +249,7 @@ class ClaudeRequestWorkflow:
         """Run a step; while it fails in a way only a person can mend, wait visibly and repeat."""
         pause, parked = PARK_FIRST, False
         while True:
+            self._retry_now = False  # a signal during the step asks for one more try after it
             try:
                 result = await step()
             except ActivityError as error:
@@ -257,7 +258,7 @@ class ClaudeRequestWorkflow:
                 if row is None or row.action is not Action.PARK:
                     raise
                 self._tell(BillingState.STUCK, f"{doing}: {cause.message}", said=parked)
-                parked, self._retry_now = True, False
+                parked = True
                 try:
                     await workflow.wait_condition(lambda: self._retry_now, timeout=pause)
                 except TimeoutError:
