@@ -1,6 +1,7 @@
 """`tallystick customer`: who is billed, on which terms, and as whom in Stripe."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from zoneinfo import available_timezones
@@ -26,7 +27,7 @@ _customers = typer.Typer(
 )
 customer_terms.register(_customers)
 
-_COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "time zone", "spend cap $")
+_COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "spend cap $")
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +68,10 @@ def add(
         mapped = asyncio.run(_create_in_stripe(stored))
         in_ledger(lambda tx: customers.set_stripe_customer(tx, customer, mapped))
         stored.stripe_customer_id = mapped
-    _show(stored, as_json)
+    if as_json:
+        print_json(_as_dict(stored))
+    else:
+        _show(stored, {})
 
 
 async def _add(tx: Transaction, row: Customer) -> Customer:
@@ -94,9 +98,16 @@ def show(customer: Id, as_json: bool = JsonFlag) -> None:
     if as_json:
         print_json({**_as_dict(row), **money})
         return
-    _show(row, as_json=False)
-    money["terms"] = in_words(money["terms"] or {})
-    print_rows(("", ""), [(name.replace("_", " "), value) for name, value in money.items()])
+    _show(
+        row,
+        {
+            "terms": in_words(money["terms"] or {}),
+            "own terms from": money["own_terms_from"],
+            "month from": money["month_from"],
+            "charged in it $": money["month_charged_usd"],
+            "reserved $": money["reserved_usd"],
+        },
+    )
 
 
 async def _with_money(tx: Transaction, customer: str) -> tuple[Customer, dict[str, Any]]:
@@ -146,11 +157,9 @@ async def _set_status(
     note(f"customer {customer!r} is {status}")
 
 
-def _show(row: Customer, as_json: bool) -> None:
-    if as_json:
-        print_json(_as_dict(row))
-    else:
-        print_rows(_COLUMNS, [_cells(row)])
+def _show(row: Customer, more: Mapping[str, Any]) -> None:
+    cells = zip(_COLUMNS, _cells(row), strict=True)
+    print_rows(("", ""), [*cells, ("time zone", row.time_zone), *more.items()])
 
 
 def _as_dict(row: Customer) -> dict[str, Any]:
@@ -165,6 +174,5 @@ def _cells(row: Customer) -> tuple[Any, ...]:
         row.plan,
         status,
         row.stripe_customer_id,
-        row.time_zone,
         row.spend_cap_usd,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tallystick.cli.access import in_ledger
+from tallystick.cli.customer_terms import existing
 from tallystick.cli.output import JsonFlag, note, print_json, print_rows
 from tallystick.ledger import reports
 from tallystick.ledger.database import Transaction
@@ -20,6 +21,17 @@ from tallystick.pricing import TOKEN_KINDS
 _exports = typer.Typer(help="The ledger's records.", no_args_is_help=True)
 
 NOTHING = Decimal(0)
+
+_EXPORTED = {
+    "served": "served_at",
+    "customer": "customer_id",
+    "request": "request_id",
+    "model": "model",
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "charge $": "effective_charge_usd",
+}
+"""What a person sees of a record; --json has all of it."""
 
 Customer = Annotated[str, typer.Option("--customer", help="Only this customer's.")]
 
@@ -38,6 +50,8 @@ def usage(customer: Customer = "", as_json: bool = JsonFlag) -> None:
     """
 
     async def look(tx: Transaction) -> tuple[list[Totals], dict[str, LostCalls]]:
+        if customer:
+            await existing(tx, customer)
         totals = await reports.totals(tx, customer or None)
         return totals, await lost_calls(tx, customer or None)
 
@@ -127,6 +141,8 @@ def export(customer: Customer = "", as_json: bool = JsonFlag) -> None:
     """
 
     async def show(tx: Transaction) -> Sequence[dict[str, Any]]:
+        if customer:
+            await existing(tx, customer)
         shown: list[dict[str, Any]] = []
         async for record in reports.records(tx, customer or None):
             for priced in (record, *record["adjustments"]):
@@ -138,13 +154,9 @@ def export(customer: Customer = "", as_json: bool = JsonFlag) -> None:
                 shown.append(record)
         return shown
 
-    columns = (
-        "served_at", "customer_id", "request_id", "model", "input_tokens", "output_tokens",
-        "effective_charge_usd", "message_id",
-    )  # fmt: skip
     rows = in_ledger(show)
     if not as_json:
-        print_rows(columns, [[row[name] for name in columns] for row in rows])
+        print_rows([*_EXPORTED], [[row[name] for name in _EXPORTED.values()] for row in rows])
 
 
 def _in_usd(nano: Decimal | int | None) -> Decimal | None:

@@ -6,6 +6,8 @@ neither.
 """
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -13,6 +15,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -51,21 +54,49 @@ def note(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on one line; money as decimal strings, instants in RFC 3339."""
-    typer.echo(json.dumps(value, default=_as_json, ensure_ascii=False))
+    try:
+        typer.echo(json.dumps(value, default=_as_json, ensure_ascii=False))
+    except BrokenPipeError:
+        # `head` has seen enough. Told here, so that no caller takes it for a lost connection.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
-    """Print a table; numbers are set to the right."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    """Print a table; numbers are set to the right, and only prose is wrapped.
+
+    An amount or an id that is broken in two can be misread, so where the terminal is too narrow
+    for the longest words, lines run over its edge instead.
+    """
     rows = [list(row) for row in rows]
-    for index, column in enumerate(columns):
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    shown = [[_cell(value) for value in row] for row in rows]
+    widths = _widths([columns, *shown], out.width)
+    for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
         number = rows and all(isinstance(row[index], int | Decimal) for row in rows)
-        table.add_column(
-            column, justify="right" if number else "left", overflow="fold", no_wrap=index == 0
-        )
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    out.print(table)
+        table.add_column(column, justify="right" if number else "left", width=width)
+    for row in shown:
+        table.add_row(*(_escape(cell) for cell in row))
+    Console(width=max(out.width, _with_gaps(widths))).print(table)
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return what each column is given: all it wants, or the widest give way down to a word."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    words = [
+        max(cell_len(word) for cell in cells for word in [*cell.split(), ""]) for cells in columns
+    ]
+    while _with_gaps(widths) > room:
+        spare = [index for index, width in enumerate(widths) if width > words[index]]
+        if not spare:
+            break
+        widths[max(spare, key=lambda index: widths[index])] -= 1
+    return widths
+
+
+def _with_gaps(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * len(widths)
 
 
 def _cell(value: Any) -> str:
@@ -78,8 +109,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, Decimal):
         return plain(value)
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S %Z")
-    return _escape(str(value))
+        return f"{value:%Y-%m-%d %H:%M:%S %Z}".replace(" UTC", "Z")
+    return str(value)
 
 
 def _as_json(value: Any) -> Any:

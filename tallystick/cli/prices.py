@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -33,9 +34,8 @@ def show(
 ) -> None:
     """Show prices in US dollars per million tokens; --json has the source of each."""
     book, instant = price_book(), read_instant(at, "--at")
-    models = [model] if model else sorted({known.id for known in book.models.values()})
     try:
-        rows = [row for name in models for row in book.prices(name, instant)]
+        rows = book.prices(model, instant) if model else _all_prices(book.rows, instant)
     except NoPriceError as error:
         fail(f"MODEL: {error}")
     if as_json:
@@ -52,8 +52,14 @@ def show(
         ],
         title=f"Price book {book.version}: US dollars per million tokens, {instant:%Y-%m-%d}",
     )
+    if not rows:
+        note("no model of the book had a price then")
     for source in sorted({row.source for row in rows}):
         note(f"source: {source}")
+
+
+def _all_prices(rows: Iterable[PriceRow], at: datetime) -> list[PriceRow]:
+    return sorted((row for row in rows if row.in_force(at)), key=lambda row: row.model)
 
 
 def _by_tier(rows: Sequence[PriceRow]) -> dict[tuple[str, int], dict[str, Decimal]]:
@@ -101,10 +107,13 @@ def rate(
     file: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines, or - for stdin.")],
 ) -> None:
     """Rate replies from outside, one JSON object a line, by the code that rates our own."""
-    if file != "-" and not Path(file).is_file():
-        fail(f"FILE: {file!r} is no file")
-    with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as lines:
-        _rate_lines(lines)
+    try:
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as lines:
+            _rate_lines(lines)
+    except OSError as error:
+        if error.filename != file:
+            raise
+        fail(f"FILE: {file}: {error.strerror}")
 
 
 def _rate_lines(lines: Iterable[bytes]) -> None:

@@ -1,7 +1,6 @@
 """`tallystick quote`: what a request would cost, before anything is sent."""
 
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 from tallystick.cli.access import in_ledger
 from tallystick.cli.customer_terms import existing
 from tallystick.cli.output import JsonFlag, fail, note, out, print_json, print_rows
+from tallystick.cli.stdin import read_stdin
 from tallystick.contracts import QuoteOrder, RequestQuote
 from tallystick.ledger import terms
 from tallystick.ledger.database import Transaction
@@ -42,7 +42,7 @@ def quote(
     """Say what a request would cost, and what caching or a batch would save. Nothing is sent."""
     if sum(map(bool, (prompt, file, body))) != 1:
         fail("PROMPT: give a prompt, --file or --body, and only one of them")
-    params = _body(body) if body else _prompt(_read(file, "--file") if file else prompt)
+    params = _body(body) if body else _prompt(prompt, file)
     if model:
         params["model"] = model
     if max_tokens:
@@ -75,14 +75,14 @@ async def _agreed(tx: Transaction, customer: str, now: datetime) -> TermsInForce
     return standing.agreed
 
 
-def _prompt(text: str) -> dict[str, Any]:
-    text = sys.stdin.read() if text == "-" else text
+def _prompt(prompt: str, file: str) -> dict[str, Any]:
+    text = _read(file, "--file") if file else read_stdin("PROMPT") if prompt == "-" else prompt
     return {"messages": [{"role": "user", "content": text}]}
 
 
 def _body(path: str) -> dict[str, Any]:
     try:
-        params = json.loads(sys.stdin.read() if path == "-" else _read(path, "--body"))
+        params = json.loads(read_stdin("--body") if path == "-" else _read(path, "--body"))
     except ValueError as error:
         fail(f"--body: not JSON: {error}")
     if not isinstance(params, dict):

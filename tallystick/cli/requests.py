@@ -2,16 +2,20 @@
 
 import asyncio
 import json
-import sys
 import uuid
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import typer
 
-from tallystick.cli.output import JsonFlag, note, out, parse_usd, print_json
+from tallystick.cli.output import JsonFlag, note, parse_usd, print_json
+from tallystick.cli.stdin import read_stdin
 from tallystick.client import BilledMessage, Client
 from tallystick.contracts import Bill
 from tallystick.money import plain
+
+_SLOW = 10.0
+"""Seconds after which a person wonders."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +44,7 @@ def request(
     cap = (
         parse_usd(max_conversation_usd, "--max-conversation-usd") if max_conversation_usd else None
     )
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = read_stdin("PROMPT") if prompt == "-" else prompt
     name = request_id or f"cli-{uuid.uuid4().hex[:12]}"
 
     async def ask() -> BilledMessage:
@@ -57,14 +61,26 @@ def request(
             messages=[{"role": "user", "content": text}],
         )
 
-    reply = asyncio.run(ask())
+    reply = asyncio.run(_told_when_slow(ask()))
     if as_json:
         print_json(_as_json(reply))
         return
-    out.print("".join(_texts(reply)), highlight=False, markup=False)
+    typer.echo("".join(_texts(reply)))  # as it is: a pipe wants no line breaks of ours
     note("")
     for line in _bill_in_words(name, reply.bill):
         note(line)
+
+
+async def _told_when_slow(answer: Coroutine[Any, Any, BilledMessage]) -> BilledMessage:
+    """Wait for the answer, and say what could be missing when it does not come soon."""
+    asking = asyncio.create_task(answer)
+    done, _ = await asyncio.wait({asking}, timeout=_SLOW)
+    if not done:
+        note(
+            "no answer yet; still waiting. If no `tallystick worker` runs, nothing is lost: the "
+            "request is served when one does"
+        )
+    return await asking
 
 
 def _texts(reply: BilledMessage) -> list[str]:

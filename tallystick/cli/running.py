@@ -54,8 +54,10 @@ def worker(
 
 
 def dev(
-    port: Annotated[int, typer.Option(help="Temporal's port.")] = 7233,
-    ui_port: Annotated[int, typer.Option(help="The port of Temporal's Web UI.")] = 8233,
+    port: Annotated[int, typer.Option(help="Temporal's port.", min=1, max=65535)] = 7233,
+    ui_port: Annotated[
+        int, typer.Option(help="The port of Temporal's Web UI.", min=1, max=65535)
+    ] = 8233,
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
 ) -> None:
     """Run everything on this machine: servers, stand-ins, workers.
