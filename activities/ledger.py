@@ -1,7 +1,7 @@
-"""`record_usage` and `release_reservation`: how a request ends in the ledger.
+"""`record_usage` and `abandon_request`: how a request ends in the ledger.
 
 Both are local activities, so both may run again after a lost workflow task: recording is decided
-by the usage record's unique key, and what is released is gone. Prices and charges are worked out
+by the usage record's unique key, and what is abandoned stays so. Prices and charges are worked out
 by `tallystick.pricing` and `tallystick.plans`; this module only carries rows to them and back.
 """
 
@@ -46,11 +46,15 @@ class LedgerActivities:
         )
 
     @activity.defn
-    async def release_reservation(self, key: RequestKey) -> None:
-        """Give back what a request that ends without a record has reserved."""
+    async def abandon_request(self, key: RequestKey) -> None:
+        """Close a request that ends without a record: no room kept, no call left as if in flight.
+
+        A call that nobody waits for any more may have been served; it becomes `indeterminate`.
+        """
         try:
             async with self._ledger.begin() as tx:
                 await reservations.release(tx, key)
+                await attempts.mark_lost(tx, key)
         except LedgerUnavailableError as error:
             raise failure(LEDGER_UNAVAILABLE, f"the ledger is away: {error}") from error
 

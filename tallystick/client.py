@@ -258,7 +258,10 @@ class Messages:
         except WorkflowAlreadyStartedError:
             # Answered before, without this update id: another body, or another way of asking.
             await _consume(start)
-            return await self._answered(workflow_id, request)
+            try:
+                return await self._answered(workflow_id, request)
+            except RPCError as error:
+                raise _unreachable(error) from error
         except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     """Claude calls in flight in one worker process."""
     claude_rpm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Claude calls a minute over all workers; unset leaves the pace to Claude's own 429s."""
-    ledger_concurrency: _Count = 64
+    ledger_concurrency: _Count = 32
     """Database connections of one process at the most."""
 
     stripe_transport: Literal["auto", "stream", "events"] = "auto"

@@ -69,7 +69,9 @@ async def ledger(database_url: str) -> AsyncIterator[Ledger]:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TemporalServer]:
+async def temporal_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[TemporalServer]:
     """A real Temporal server with our search attributes and fairness on."""
     folder: Path = tmp_path_factory.mktemp("temporal")
     async with embedded_temporal(folder) as server:

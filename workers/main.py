@@ -133,7 +133,7 @@ async def working(
                     activities=[
                         admission.admit_request,
                         steps.record_usage,
-                        steps.release_reservation,
+                        steps.abandon_request,
                         metering.send_meter_events,
                         quoting.quote_request,
                     ],

@@ -202,9 +202,8 @@ class ClaudeRequestWorkflow:
             admission = await self._ledger_step("admit_request", request, Admission)
             served = await self._until_unparked(lambda: self._call(request), "calling Claude")
         except (ActivityError, ApplicationError, asyncio.CancelledError) as error:
-            # An admission that was cancelled may have reserved; one that refused has not.
-            if admission.reserved if admission else is_cancelled_exception(error):
-                await _to_the_end(self._ledger_step("release_reservation", key, type(None)))
+            if _left_something(error, admission):
+                await _to_the_end(self._ledger_step("abandon_request", key, type(None)))
             raise
         return admission, served
 
@@ -293,6 +292,15 @@ async def _to_the_end(step: Coroutine[Any, Any, _T]) -> _T:
         except asyncio.CancelledError:
             if task.done():
                 raise
+
+
+def _left_something(error: BaseException, admission: Admission | None) -> bool:
+    """Tell whether a request that fails may leave room reserved or a call begun.
+
+    A step that told itself how it failed has left neither, but for what was reserved before it.
+    """
+    told = isinstance(error.cause if isinstance(error, ActivityError) else error, ApplicationError)
+    return not told or (admission is not None and admission.reserved)
 
 
 def _refusal(type_: str, message: str, details: dict[str, Any] | None = None) -> ApplicationError:

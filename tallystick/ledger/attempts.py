@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Row, bindparam, case, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col
 
 from tallystick.contracts import RequestKey
 from tallystick.ledger.database import Transaction, entity
-from tallystick.ledger.tables import Attempt, Outcome
+from tallystick.ledger.tables import Attempt, Outcome, UsageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,21 @@ _MARK_LOST = (
 )
 _BEGIN = insert(Attempt).returning(col(Attempt.attempt_id))
 _BEGIN_FIRST = insert(Attempt).on_conflict_do_nothing().returning(col(Attempt.attempt_id))
-_COMPLETE = update(Attempt).where(
-    col(Attempt.attempt_id) == bindparam("of_attempt"),
-    col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
+_RECORDED = (
+    select(col(UsageRecord.usage_record_id))
+    .where(
+        col(UsageRecord.customer_id) == col(Attempt.customer_id),
+        col(UsageRecord.request_id) == col(Attempt.request_id),
+    )
+    .exists()
+)
+_COMPLETE = (
+    update(Attempt)
+    .where(
+        col(Attempt.attempt_id) == bindparam("of_attempt"),
+        col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
+    )
+    .values(reply=case((~_RECORDED, bindparam("of_reply", type_=JSONB(none_as_null=True)))))
 )
 _DROP_REPLY = (
     update(Attempt).where(col(Attempt.attempt_id) == bindparam("of_attempt")).values(reply=None)
@@ -138,7 +150,7 @@ async def begin(
     if len(served) >= max_unknown:
         return Barred(other_body=False, unknown_outcomes=len(served))
     if any(row.outcome == Outcome.STARTED for row in rows):
-        await tx.execute(_MARK_LOST, of_request(new.key))
+        await mark_lost(tx, new.key)
     number = rows[-1].number + 1 if rows else 1
     begun = (await tx.execute(_BEGIN, _columns(new, number, at))).one()
     return Begun(int(begun.attempt_id))
@@ -159,10 +171,16 @@ def _columns(new: NewAttempt, number: int, at: datetime) -> dict[str, Any]:
     }
 
 
+async def mark_lost(tx: Transaction, key: RequestKey) -> None:
+    """Mark calls that are still `started` as of unknown outcome: nobody waits for them any more."""
+    await tx.execute(_MARK_LOST, of_request(key))
+
+
 async def complete(tx: Transaction, attempt_id: int, completion: Completion, at: datetime) -> None:
     """Commit how the call ended. `at` is when Claude finished serving, by this worker's clock.
 
-    Repeating it is harmless: an outcome that is known is left as it is.
+    Repeating it is harmless: an outcome that is known is left as it is. The reply is not kept where
+    the request has its record already, since nobody would ever take it away again.
     """
     await tx.execute(
         _COMPLETE,
@@ -173,7 +191,7 @@ async def complete(tx: Transaction, attempt_id: int, completion: Completion, at:
             "claude_request_id": completion.claude_request_id,
             "message_id": completion.message_id,
             "usage": completion.usage,
-            "reply": completion.reply,
+            "of_reply": completion.reply,
             "error_type": completion.error_type,
             "error_message": completion.error_message,
         },
