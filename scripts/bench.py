@@ -37,7 +37,7 @@ from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer
 from tallystick.local import LocalStack, local_stack
 from tallystick.settings import SANDBOX_CLAUDE_KEY, Settings
-from tallystick.temporal import connect_temporal
+from tallystick.temporal import connect_temporal, request_attributes
 
 MODEL = "claude-haiku-5-5"
 CUSTOMERS = 5
@@ -91,6 +91,8 @@ class Contest:
             id=f"bare/{name}",
             task_queue=bench_bare.QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            search_attributes=request_attributes(_customer(name), MODEL),
+            static_summary=f"{MODEL} for {_customer(name)}",
         )
         await self.temporal.execute_update_with_start_workflow(
             "reply", start_workflow_operation=start, id="reply"

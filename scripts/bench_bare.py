@@ -1,8 +1,9 @@
 """The yardstick of `bench.py requests`: our workflow's shape with nothing in its activities.
 
 Two local activities, a remote one on a queue of its own before an update returns, a remote one
-after it, and payloads as large as ours. What this costs is Temporal's price for the shape; what
-`ClaudeRequest` costs beyond it is ours. Run as a process of its own, as our worker is.
+after it, started with the same search attributes and with payloads as large as ours. What this
+costs is Temporal's price for the shape; what `ClaudeRequest` costs beyond it is ours. Run as a
+process of its own, as our worker is.
 """
 
 import asyncio

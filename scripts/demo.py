@@ -53,7 +53,7 @@ async def _play(
     keep: bool,
 ) -> bool:
     playing = asyncio.current_task()
-    assert playing is not None  # noqa: S101 - we are in it
+    assert playing is not None
     # As for Ctrl-C: what was started is stopped in order.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
     async with stage(settings, home) as on:
