@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import psutil
-from temporalio.client import Client
-from temporalio.service import RPCError
 
 from tallystick.contracts import SEARCH_ATTRIBUTES
 
@@ -169,6 +167,10 @@ async def start_temporal(
 
 
 async def _until_serving(process: asyncio.subprocess.Process, address: str, log: Path) -> None:
+    # Here, so that a command which only wants the ledger need not wait for Temporal's SDK to load.
+    from temporalio.client import Client
+    from temporalio.service import RPCError
+
     for _ in range(300):
         if process.returncode is not None:
             raise EmbeddedError(f"Temporal ended at once; its log is {log}")

@@ -60,10 +60,10 @@ async def run_worker(settings: Settings, roles: Collection[Role]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        where = await stack.enter_async_context(endpoints(settings))
         url = stack.enter_context(database(settings))
         # Told now, in one line; otherwise every activity would fail and be retried for hours.
         await asyncio.to_thread(require_current, url)
-        where = await stack.enter_async_context(endpoints(settings))
         for name in sorted(where.sandboxed):
             log.warning("the sandbox stands in for %s: no real service is called", name)
         if "stripe" in where.sandboxed:

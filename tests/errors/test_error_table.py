@@ -19,7 +19,7 @@ from tallystick.errors import (
 )
 
 CLAUDE = [
-    # status, error code, type, action, indeterminate, alarm
+    # status, error code, type, action, outcome unknown, alarm
     (400, "invalid_request_error", "ClaudeRejected", "refuse", False, False),
     (401, "authentication_error", "ClaudeForbidden", "refuse", False, True),
     (402, "billing_error", "ClaudePaymentRequired", "park", False, True),
@@ -82,18 +82,14 @@ EXCEPTIONS = {
 """Every refusal has a class of its own; what is retried or parked never reaches a caller."""
 
 
-@pytest.mark.parametrize(("status", "code", "name", "action", "indeterminate", "alarm"), CLAUDE)
-def test_an_answer_of_claude_is_named(
-    status: int | None, code: str | None, name: str, action: str, indeterminate: bool, alarm: bool
-) -> None:
-    assert classify_claude(status, code) == Failure(name, Action(action), indeterminate, alarm)
+@pytest.mark.parametrize(("status", "code", "name", "action", "unknown", "alarm"), CLAUDE)
+def test_an_answer_of_claude_is_named(*, status, code, name, action, unknown, alarm) -> None:
+    assert classify_claude(status, code) == Failure(name, Action(action), unknown, alarm)
 
 
-@pytest.mark.parametrize(("status", "name", "action", "indeterminate", "alarm"), STRIPE)
-def test_an_answer_of_stripe_is_named(
-    status: int | None, name: str, action: str, indeterminate: bool, alarm: bool
-) -> None:
-    assert classify_stripe(status) == Failure(name, Action(action), indeterminate, alarm)
+@pytest.mark.parametrize(("status", "name", "action", "unknown", "alarm"), STRIPE)
+def test_an_answer_of_stripe_is_named(*, status, name, action, unknown, alarm) -> None:
+    assert classify_stripe(status) == Failure(name, Action(action), unknown, alarm)
 
 
 @pytest.mark.parametrize("status", [None, *range(200, 600)])
