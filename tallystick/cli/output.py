@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import typer
 from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tallystick.money import plain, usd
@@ -35,7 +36,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 def say_error(message: str) -> None:
     """Say what is wrong in one line."""
-    err.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def parse_usd(text: str, option: str) -> Decimal:
@@ -49,7 +50,7 @@ def parse_usd(text: str, option: str) -> Decimal:
 
 def note(message: str) -> None:
     """Say something beside the result."""
-    err.print(_escape(message), highlight=False, soft_wrap=True)
+    err.print(escape(message), highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -76,7 +77,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
         number = rows and all(isinstance(row[index], int | Decimal) for row in rows)
         table.add_column(column, justify="right" if number else "left", width=width)
     for row in shown:
-        table.add_row(*(_escape(cell) for cell in row))
+        table.add_row(*(escape(cell) for cell in row))
     Console(width=max(out.width, _with_gaps(widths))).print(table)
 
 
@@ -121,7 +122,3 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return str(value)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -100,7 +100,9 @@ def _introduce(local: LocalStack) -> None:
         note(f"the sandbox stands in for {names}: no keys are used, nothing is charged")
     note(f"Temporal    {local.temporal.address}")
     note(f"Web UI      {local.temporal.ui_url}")
-    note(f"PostgreSQL  {local.database_url}")
+    # An address that we were given may hold a password.
+    given = get_settings().database_url is not None
+    note(f"PostgreSQL  {'where DATABASE_URL says' if given else local.database_url}")
     note(f"logs        {local.home}")
     note("")
     note("try, in another terminal:")

@@ -2,7 +2,8 @@
 
 Commands find everything by settings, as they would in a deployment; what answers at the base
 addresses are the stand-ins, served from here. One for all tests of the folder, each with customers
-of its own.
+of its own. Its Temporal is not the one that other folders share: a worker here would take their
+work.
 """
 
 import itertools
@@ -21,7 +22,7 @@ from stripe import StripeClient
 from activities.stripe_catalog import create_customer
 from activities.stripe_clients import stripe_client
 from tallystick.client import BilledMessage, Client
-from tallystick.embedded import TemporalServer, stop_process
+from tallystick.embedded import embedded_temporal, stop_process
 from tallystick.ledger import customers
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer
@@ -83,11 +84,13 @@ def bare_database(postgres: str) -> Iterator[str]:
         yield url
 
 
-@pytest_asyncio.fixture(scope="session")
+@pytest_asyncio.fixture(scope="package")
 async def production(
-    tmp_path_factory: pytest.TempPathFactory, postgres: str, temporal_server: TemporalServer
+    tmp_path_factory: pytest.TempPathFactory, postgres: str
 ) -> AsyncIterator[Production]:
+    folder = tmp_path_factory.mktemp("production")
     async with AsyncExitStack() as stack:
+        temporal = await stack.enter_async_context(embedded_temporal(folder / "temporal"))
         database_url = stack.enter_context(_new_database(postgres, "command_line"))
         claude_url = await stack.enter_async_context(serve(create_claude_app()))
         stripe_url = await stack.enter_async_context(serve(create_stripe_app()))
@@ -100,9 +103,9 @@ async def production(
             sandboxed=frozenset(),
         )
         shell = Shell(
-            tmp_path_factory.mktemp("production") / "home",
+            folder / "home",
             DATABASE_URL=database_url,
-            TEMPORAL_ADDRESS=temporal_server.address,
+            TEMPORAL_ADDRESS=temporal.address,
             ANTHROPIC_API_KEY=f"sk-ant-{SECRET}",
             ANTHROPIC_BASE_URL=claude_url,
             STRIPE_API_KEY=f"sk_live_{SECRET}",
@@ -120,7 +123,7 @@ async def production(
         stack.push_async_callback(ledger.close)
         stripe = await stack.enter_async_context(stripe_client(where, Settings()))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=stripe_url))
-        asking = await Client.connect(temporal_server.address)
+        asking = await Client.connect(temporal.address)
         yield Production(shell, asking, ledger, stripe, Control(http))
 
 

@@ -1,34 +1,23 @@
-"""`tallystick dev`: one command starts everything, other terminals find it, and nothing is left.
-
-One home for the whole module: what the first run keeps, the second finds.
-"""
+"""`tallystick dev`: one command starts everything, other terminals find it, and nothing is left."""
 
 import asyncio
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 from socket import socket
 
 import psutil
-import pytest
 
 from tallystick.embedded import free_port, postgres_pid
 from tallystick.services import POSTGRES_FOLDER
-from tests.cli.shell import Shell, told_by, until_said
+from tests.cli.shell import SECRET, Shell, told_by, until_said
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("dev") / "home"
-
-
-async def test_everything_runs_is_found_from_elsewhere_and_stops_with_ctrl_c(home: Path) -> None:
-    shell = Shell(home)
+async def test_everything_runs_is_found_from_elsewhere_and_stops_with_ctrl_c(shell: Shell) -> None:
     async with running(shell) as (dev, said):
         assert "the sandbox stands in for Claude and Stripe: no keys are used" in said
-        family = everything(dev, home)
+        family = [*family_of(dev), psutil.Process(postgres_pid(shell.home / POSTGRES_FOLDER))]
         assert len(family) >= 5  # itself, Temporal, the stand-ins, a worker, PostgreSQL
 
         added = (await shell("customer", "add", "acme", "--json")).json
@@ -41,7 +30,7 @@ async def test_everything_runs_is_found_from_elsewhere_and_stops_with_ctrl_c(hom
 
         second = await shell.attempt("dev", "--port", str(free_port()))
         assert second.error.startswith(
-            f"`tallystick dev` runs already in {home} (process {dev.pid}"
+            f"`tallystick dev` runs already in {shell.home} (process {dev.pid}"
         )
 
         dev.send_signal(signal.SIGINT)
@@ -51,11 +40,16 @@ async def test_everything_runs_is_found_from_elsewhere_and_stops_with_ctrl_c(hom
     assert (await shell("customer", "list", "--json")).json == [added]
 
 
-async def test_it_starts_again_on_its_data_and_stops_when_told_to(home: Path) -> None:
-    shell = Shell(home)
-    async with running(shell) as (dev, _):
-        family = everything(dev, home)
-        assert (await shell("usage", "--json")).json != []
+async def test_it_uses_a_database_it_is_given_and_stops_when_told_to(
+    shell: Shell, bare_database: str
+) -> None:
+    given = f"{bare_database}&password={SECRET}"
+    async with running(shell, DATABASE_URL=given) as (dev, said):
+        assert "PostgreSQL  where DATABASE_URL says" in said
+        assert SECRET not in said
+        assert not (shell.home / POSTGRES_FOLDER).exists()
+        family = family_of(dev)
+        assert (await shell("customer", "list", "--json", DATABASE_URL=given)).json == []
         dev.send_signal(signal.SIGTERM)
         assert (await told_by(dev)).code == 0
         assert still_running(family) == []
@@ -76,9 +70,9 @@ async def test_a_port_that_is_taken_is_named_and_nothing_is_left(shell: Shell, p
 
 
 @asynccontextmanager
-async def running(shell: Shell) -> AsyncIterator[tuple[Process, str]]:
+async def running(shell: Shell, **variables: str) -> AsyncIterator[tuple[Process, str]]:
     ports = {"--port": free_port(), "--ui-port": free_port()}
-    dev = await shell.start("dev", *_options(ports))
+    dev = await shell.start("dev", *_options(ports), **variables)
     try:
         yield dev, await until_said(dev, "Ctrl-C stops everything")
     finally:
@@ -87,12 +81,10 @@ async def running(shell: Shell) -> AsyncIterator[tuple[Process, str]]:
             await asyncio.wait_for(dev.wait(), 60)
 
 
-def everything(dev: Process, home: Path) -> list[psutil.Process]:
-    """Return the processes that run because `dev` does."""
+def family_of(dev: Process) -> list[psutil.Process]:
+    """Return it and whatever it has started, the PostgreSQL excepted, which is nobody's child."""
     root = psutil.Process(dev.pid)
-    postgres = postgres_pid(home / POSTGRES_FOLDER)
-    assert postgres is not None
-    return [root, *root.children(recursive=True), psutil.Process(postgres)]
+    return [root, *root.children(recursive=True)]
 
 
 def still_running(family: list[psutil.Process]) -> list[psutil.Process]:

@@ -1,9 +1,13 @@
 """`tallystick request` and what can be looked at afterwards."""
 
+import asyncio
 import json
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
+from tallystick.cli import requests
 from tests.cli.conftest import Production
 from tests.cli.shell import Told
 
@@ -40,6 +44,20 @@ async def test_a_dash_takes_the_prompt_from_stdin(production: Production) -> Non
     assert again.id == piped.json["message"]["id"]
     refused = await production.shell.attempt(*ask, stdin=b"caf\xe9")
     assert refused.error == "PROMPT: standard input is not UTF-8 text (byte 3)"
+
+
+async def test_a_person_who_waits_is_told_what_may_be_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(requests, "_SLOW", 0.01)
+    served = asyncio.Event()
+    waiting = asyncio.create_task(requests._told_when_slow(served.wait()))  # type: ignore[arg-type]
+    said = ""
+    while "tallystick worker" not in said:
+        await asyncio.sleep(0.01)
+        said += capsys.readouterr().err
+    served.set()
+    assert await waiting
 
 
 async def test_a_message_rated_by_hand_costs_what_its_bill_says(production: Production) -> None:
