@@ -1,7 +1,8 @@
 """The note by which commands on one machine find a running `tallystick dev`.
 
-It lies in the home folder and names the process that left it: a note of a process that is gone
-counts for nothing, so a crash leaves no false address behind.
+It lies in the home folder and names the process that left it, by its id and the moment it began: a
+note of a process that is gone counts for nothing, even when its id has been given to another, so a
+crash leaves no false address behind.
 """
 
 import json
@@ -19,6 +20,7 @@ class DevNote:
     """What a running `tallystick dev` tells other commands on the machine."""
 
     pid: int
+    began: float
     temporal_address: str
     claude_url: str | None
     stripe_url: str | None
@@ -36,4 +38,12 @@ class DevNote:
             note = DevNote(**json.loads((home / NOTE).read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return note if psutil.pid_exists(note.pid) else None
+        return note if began(note.pid) == note.began else None
+
+
+def began(pid: int) -> float | None:
+    """Return when a process began, in seconds of the epoch, or None if there is none."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None

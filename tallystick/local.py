@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tallystick.devnote import DevNote
+from tallystick.devnote import DevNote, began
 from tallystick.embedded import (
     EmbeddedError,
     TemporalServer,
@@ -68,6 +68,7 @@ class LocalStack:
         """Tell other commands on this machine where everything is."""
         DevNote(
             pid=os.getpid(),
+            began=began(os.getpid()) or 0,
             temporal_address=self.temporal.address,
             claude_url=self.claude_url if "claude" in self.sandboxed else None,
             stripe_url=self.stripe_url if "stripe" in self.sandboxed else None,
@@ -147,7 +148,8 @@ def _environment(
 ) -> Mapping[str, str]:
     """Return the environment of a child: ours, and where everything is."""
     environment = {
-        **os.environ,
+        # Temporal is our own here, whatever namespace or key another one would want.
+        **{name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")},
         "DATABASE_URL": local.database_url,
         "TEMPORAL_ADDRESS": local.temporal.address,
         "TALLYSTICK_HOME": str(settings.home.absolute()),
