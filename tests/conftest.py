@@ -69,13 +69,11 @@ async def ledger(database_url: str) -> AsyncIterator[Ledger]:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def temporal_server(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[TemporalServer]:
+async def temporal_server() -> AsyncIterator[TemporalServer]:
     """A real Temporal server with our search attributes and fairness on."""
-    folder: Path = tmp_path_factory.mktemp("temporal")
-    async with embedded_temporal(folder) as server:
-        yield server
+    with tempfile.TemporaryDirectory(prefix="tallystick-") as folder:
+        async with embedded_temporal(Path(folder)) as server:
+            yield server
 
 
 @pytest_asyncio.fixture
