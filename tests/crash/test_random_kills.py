@@ -115,7 +115,8 @@ async def start_worker(stack: Drill, transport: str) -> None:
 def body(request_id: str, dice: random.Random) -> dict[str, Any]:
     """Return a Messages body: short or cached for one of two lifetimes, whole or streamed."""
     cached = dice.choice([None, {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}])
-    chapter = f"Chapter {dice.randrange(4)}. " + "Of tallies and their uses. " * 400
+    # A chapter for each lifetime, or which of the two is written would hang on who comes first.
+    chapter = f"Chapter {dice.randrange(4)}, {cached}. " + "Of tallies and their uses. " * 400
     system = [{"type": "text", "text": chapter, "cache_control": cached}] if cached else []
     return {
         "model": dice.choice(MODELS),
