@@ -114,9 +114,6 @@ _COMPLETE = (
     )
     .values(reply=case((~_RECORDED, bindparam("of_reply", type_=JSONB(none_as_null=True)))))
 )
-_DROP_REPLY = (
-    update(Attempt).where(col(Attempt.attempt_id) == bindparam("of_attempt")).values(reply=None)
-)
 _GET = select(Attempt).where(col(Attempt.attempt_id) == bindparam("of_attempt"))
 COUNT = select(func.count()).select_from(Attempt).where(*_OF_REQUEST)
 """How many provider calls the request has made so far; takes the parameters of `of_request`."""
@@ -196,11 +193,6 @@ async def complete(tx: Transaction, attempt_id: int, completion: Completion, at:
             "error_message": completion.error_message,
         },
     )
-
-
-async def drop_reply(tx: Transaction, attempt_id: int) -> None:
-    """Forget the reply, in the transaction that writes the usage record in its place."""
-    await tx.execute(_DROP_REPLY, {"of_attempt": attempt_id})
 
 
 async def get(tx: Transaction, attempt_id: int) -> Attempt:
