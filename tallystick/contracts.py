@@ -289,3 +289,71 @@ class MeterReceipt(_Frozen):
 
     delivered: int
     at: datetime | None = None
+
+
+# --- Accounts: `BillingCycle` and what it hands to its activities ---------------------------------
+BILLING_CYCLE = "BillingCycle"
+
+
+def cycle_workflow_id(customer_id: str) -> str:
+    """Return the workflow id of a customer's account."""
+    return f"billing-cycle/{customer_id}"
+
+
+class CycleOrder(_Frozen):
+    """Input of `BillingCycle`: whose account. All else is in the ledger, so a cycle that was
+    terminated is simply started again."""
+
+    customer_id: CustomerId
+
+
+class Due(_Frozen):
+    """One thing that an account has to do, and when; `kind` names the step (`DueKind`).
+
+    `subject` says of what: a period's ordinal, an invoice, a top-up, a grant. `words` is the
+    sentence that a person reads. A date that has passed is due now.
+    """
+
+    kind: str
+    at: datetime
+    words: str
+    subject: str = ""
+
+
+class Agenda(_Frozen):
+    """All that an account waits for, soonest first, and how it stands; read from the ledger.
+
+    `state` is what the search attribute `BillingState` says: active, grace, suspended, stuck or
+    ended. `period_end` is when the open period ends; None once the account has ended.
+    """
+
+    customer_id: str
+    state: str
+    period_start: datetime | None
+    period_end: datetime | None
+    dues: tuple[Due, ...] = ()
+
+
+class StepOrder(_Frozen):
+    """Input of every activity that does a due step: whose, what, and the instant it is done at.
+
+    Activities judge by `now` and never by their own clock: it is the workflow's, so a step that is
+    repeated hours later decides as it did before, and years can be tested in minutes.
+    """
+
+    customer_id: str
+    subject: str = ""
+    now: datetime
+
+
+class StepResult(_Frozen):
+    """What a due step came to; `again_at` asks to be looked at again, where it has to wait."""
+
+    words: str = ""
+    again_at: datetime | None = None
+
+
+class News(_Frozen):
+    """Signal `news`: something changed outside; look at the ledger and at these Stripe events."""
+
+    event_ids: tuple[str, ...] = ()

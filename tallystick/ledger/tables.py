@@ -17,20 +17,23 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 
-def _instant(**options: Any) -> Any:
+def instant(**options: Any) -> Any:
+    """Declare a column of instants, always with their offset."""
     return Field(sa_type=DateTime(timezone=True), **options)  # pyright: ignore[reportArgumentType]
 
 
-def _document(**options: Any) -> Any:
+def document(**options: Any) -> Any:
+    """Declare a column of JSON."""
     # Without a value it is SQL NULL, not a JSON null that only looks like one.
     return Field(sa_type=JSONB(none_as_null=True), **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
-def _count(**options: Any) -> Any:
+def count(**options: Any) -> Any:
+    """Declare a column of whole numbers: counts, ids, nano-USD, cents."""
     return Field(sa_type=BigInteger, **options)
 
 
-_NOW = {"server_default": text("now()")}
+NOW = {"server_default": text("now()")}
 
 
 class CustomerStatus(StrEnum):
@@ -62,8 +65,8 @@ class Plan(SQLModel, table=True):
     __tablename__ = "plans"  # pyright: ignore[reportAssignmentType]
 
     plan: str = Field(primary_key=True)
-    valid_from: datetime = _instant(primary_key=True)
-    terms: dict[str, Any] = _document()
+    valid_from: datetime = instant(primary_key=True)
+    terms: dict[str, Any] = document()
 
 
 class Customer(SQLModel, table=True):
@@ -77,10 +80,12 @@ class Customer(SQLModel, table=True):
     stripe_customer_id: str | None = Field(default=None, unique=True)
     status: CustomerStatus = Field(default=CustomerStatus.ACTIVE, sa_type=Text)
     status_reason: str | None = None
+    suspended_by: str | None = None
+    """`payment` where an unpaid invoice did it, which its payment undoes; else `operator`."""
     time_zone: str = "UTC"
     spend_cap_usd: Decimal | None = Field(default=None, sa_type=Numeric)
     """The most that may be charged in a calendar month of the customer's; None is no cap."""
-    created_at: datetime = _instant(sa_column_kwargs=_NOW)
+    created_at: datetime = instant(sa_column_kwargs=NOW)
 
 
 class CustomerTermsRow(SQLModel, table=True):
@@ -92,8 +97,8 @@ class CustomerTermsRow(SQLModel, table=True):
     __tablename__ = "customer_terms"  # pyright: ignore[reportAssignmentType]
 
     customer_id: str = Field(primary_key=True, foreign_key="customers.customer_id")
-    valid_from: datetime = _instant(primary_key=True)
-    terms: dict[str, Any] = _document()
+    valid_from: datetime = instant(primary_key=True)
+    terms: dict[str, Any] = document()
 
 
 class Reservation(SQLModel, table=True):
@@ -108,8 +113,8 @@ class Reservation(SQLModel, table=True):
     customer_id: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)
     conversation_id: str | None = None
-    amount_nano_usd: int = _count()
-    reserved_at: datetime = _instant()
+    amount_nano_usd: int = count()
+    reserved_at: datetime = instant()
 
 
 class Attempt(SQLModel, table=True):
@@ -125,7 +130,7 @@ class Attempt(SQLModel, table=True):
         Index("ix_attempts_open", "started_at", postgresql_where=text(OPEN_ATTEMPTS)),
     )
 
-    attempt_id: int | None = _count(default=None, primary_key=True)
+    attempt_id: int | None = count(default=None, primary_key=True)
     customer_id: str
     request_id: str
     number: int
@@ -135,14 +140,14 @@ class Attempt(SQLModel, table=True):
     estimated_input_tokens: int
     prompt_chars: int
     outcome: Outcome = Field(default=Outcome.STARTED, sa_type=Text)
-    started_at: datetime = _instant()
-    finished_at: datetime | None = _instant(default=None)
+    started_at: datetime = instant()
+    finished_at: datetime | None = instant(default=None)
     error_type: str | None = None
     error_message: str | None = None
     claude_request_id: str | None = Field(default=None, index=True)
     message_id: str | None = Field(default=None, index=True)
-    usage: dict[str, Any] | None = _document(default=None)
-    reply: dict[str, Any] | None = _document(default=None)
+    usage: dict[str, Any] | None = document(default=None)
+    reply: dict[str, Any] | None = document(default=None)
 
 
 class UsageRecord(SQLModel, table=True):
@@ -162,17 +167,21 @@ class UsageRecord(SQLModel, table=True):
             "served_at",
             postgresql_include=["charge_nano_usd"],
         ),
+        Index("ix_usage_records_customer_billed", "customer_id", "billed_at"),
     )
 
-    usage_record_id: int | None = _count(default=None, primary_key=True)
+    usage_record_id: int | None = count(default=None, primary_key=True)
     customer_id: str
     request_id: str
-    attempt_id: int = _count(foreign_key="attempts.attempt_id", unique=True)
+    attempt_id: int = count(foreign_key="attempts.attempt_id", unique=True)
     attempts: int
     fingerprint: str
     conversation_id: str | None = Field(default=None, index=True)
-    served_at: datetime = _instant(index=True)
-    recorded_at: datetime = _instant(sa_column_kwargs=_NOW)
+    served_at: datetime = instant(index=True)
+    billed_at: datetime = instant()
+    """In which period it is billed: when it was served, or when the open period began if it was
+    recorded after its own was closed (`account_tables`)."""
+    recorded_at: datetime = instant(sa_column_kwargs=NOW)
     model: str
     message_id: str | None = Field(default=None, index=True)
     claude_request_id: str | None = None
@@ -180,25 +189,25 @@ class UsageRecord(SQLModel, table=True):
     partial: bool
     prompt_chars: int
     response_chars: int
-    input_tokens: int = _count()
-    output_tokens: int = _count()
-    cache_write_5m_tokens: int = _count()
-    cache_write_1h_tokens: int = _count()
-    cache_read_tokens: int = _count()
-    web_searches: int = _count()
-    evidence: dict[str, Any] = _document()
+    input_tokens: int = count()
+    output_tokens: int = count()
+    cache_write_5m_tokens: int = count()
+    cache_write_1h_tokens: int = count()
+    cache_read_tokens: int = count()
+    web_searches: int = count()
+    evidence: dict[str, Any] = document()
     status: str
     reason: str
     price_book: str
     plan: str
-    plan_valid_from: datetime = _instant()
-    customer_terms_from: datetime | None = _instant(default=None)
+    plan_valid_from: datetime = instant()
+    customer_terms_from: datetime | None = instant(default=None)
     cost_usd: Decimal | None = Field(sa_type=Numeric)
-    charge_nano_usd: int | None = _count()
-    lines: list[dict[str, Any]] = _document()
+    charge_nano_usd: int | None = count()
+    lines: list[dict[str, Any]] = document()
     explanation: str
-    warnings: list[str] = _document()
-    caller_metadata: dict[str, str] | None = _document()
+    warnings: list[str] = document()
+    caller_metadata: dict[str, str] | None = document()
 
 
 class Adjustment(SQLModel, table=True):
@@ -210,23 +219,29 @@ class Adjustment(SQLModel, table=True):
     """
 
     __tablename__ = "adjustments"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (UniqueConstraint("usage_record_id", "price_book"),)
+    __table_args__ = (
+        UniqueConstraint("usage_record_id", "price_book"),
+        Index("ix_adjustments_customer_billed", "customer_id", "billed_at"),
+    )
 
-    adjustment_id: int | None = _count(default=None, primary_key=True)
-    usage_record_id: int = _count(foreign_key="usage_records.usage_record_id")
-    created_at: datetime = _instant(sa_column_kwargs=_NOW, index=True)
+    adjustment_id: int | None = count(default=None, primary_key=True)
+    usage_record_id: int = count(foreign_key="usage_records.usage_record_id")
+    created_at: datetime = instant(sa_column_kwargs=NOW, index=True)
+    customer_id: str
+    billed_at: datetime = instant()
+    """In which period the difference is billed: always the open one."""
     price_book: str
     reason: str
     status: str
     cost_usd: Decimal = Field(sa_type=Numeric)
-    charge_nano_usd: int = _count()
-    input_tokens: int = _count()
-    output_tokens: int = _count()
-    cache_write_5m_tokens: int = _count()
-    cache_write_1h_tokens: int = _count()
-    cache_read_tokens: int = _count()
-    web_searches: int = _count()
-    lines: list[dict[str, Any]] = _document()
+    charge_nano_usd: int = count()
+    input_tokens: int = count()
+    output_tokens: int = count()
+    cache_write_5m_tokens: int = count()
+    cache_write_1h_tokens: int = count()
+    cache_read_tokens: int = count()
+    web_searches: int = count()
+    lines: list[dict[str, Any]] = document()
 
 
 class MeterEvent(SQLModel, table=True):
@@ -248,16 +263,18 @@ class MeterEvent(SQLModel, table=True):
         Index("ix_meter_events_window", "stripe_customer_id", "meter", "occurred_at"),
     )
 
-    meter_event_id: int | None = _count(default=None, primary_key=True)
-    usage_record_id: int = _count(foreign_key="usage_records.usage_record_id")
+    meter_event_id: int | None = count(default=None, primary_key=True)
+    usage_record_id: int = count(foreign_key="usage_records.usage_record_id")
     customer_id: str
     request_id: str
     identifier: str = Field(unique=True)
     meter: str
-    value: int = _count()
-    occurred_at: datetime = _instant()
+    value: int = count()
+    occurred_at: datetime = instant()
     stripe_customer_id: str | None = None
-    first_sent_at: datetime | None = _instant(default=None)
-    delivered_at: datetime | None = _instant(default=None)
-    parked_at: datetime | None = _instant(default=None)
+    first_sent_at: datetime | None = instant(default=None)
+    delivered_at: datetime | None = instant(default=None)
+    parked_at: datetime | None = instant(default=None)
     parked_reason: str | None = None
+    withdrawn_at: datetime | None = instant(default=None)
+    """Never sent and never to be: a statement collects its amount on a line of its own instead."""

@@ -14,7 +14,20 @@ from tallystick.ledger import tables
 from tallystick.ledger.database import driver_url
 from tallystick.ledger.migrate import is_current
 
-APPEND_ONLY = {"usage_records": "reason", "plans": "plan", "customer_terms": "customer_id"}
+APPEND_ONLY = {
+    "usage_records": "reason",
+    "plans": "plan",
+    "customer_terms": "customer_id",
+    "adjustments": "reason",
+    "plan_moves": "plan",
+    "grants": "source",
+    "wallet_entries": "kind",
+    "statements": "plan",
+    "statement_lines": "kind",
+    "statement_items": "stripe_invoice_id",
+    "alerts": "subject",
+    "meter_rejections": "code",
+}
 """Tables that are never changed, each with a column to try."""
 
 
