@@ -1,4 +1,4 @@
-"""The control routes that every stand-in has under `/_sandbox`: faults and holds.
+"""The control routes that every stand-in has under `/_sandbox`: faults, holds and the clock.
 
 They share the port of the API they disturb, so one address is all that a drill or a demo in
 another process needs.
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tallystick.sandbox.clock import ClockOrder, SettableClock
 from tallystick.sandbox.faults import BadFaultOrderError, FaultOrder, Faults
 from tallystick.sandbox.holds import HoldOrder, Holds
 
@@ -74,3 +75,17 @@ def hold_routes(holds: Holds) -> list[Route]:
         Route(path, release, methods=["DELETE"]),
         Route(path + "/{hold_id}", release, methods=["DELETE"]),
     ]
+
+
+def clock_routes(clock: SettableClock) -> list[Route]:
+    """`/_sandbox/clock`: GET the time, POST a `ClockOrder` to set it."""
+
+    async def show(_: Request) -> JSONResponse:
+        return JSONResponse(clock.state())
+
+    async def set_clock(request: Request) -> JSONResponse:
+        clock.set(await read_order(request, ClockOrder))
+        return await show(request)
+
+    path = "/_sandbox/clock"
+    return [Route(path, show, methods=["GET"]), Route(path, set_clock, methods=["POST"])]
