@@ -308,16 +308,17 @@ class CycleOrder(_Frozen):
 
 
 class Due(_Frozen):
-    """One thing that an account has to do, and when; `kind` names the step (`DueKind`).
+    """One thing that an account has to do, and when; a date that has passed is due now.
 
-    `subject` says of what: a period's ordinal, an invoice, a top-up, a grant. `words` is the
-    sentence that a person reads. A date that has passed is due now.
+    `subject` says of what: a period's ordinal, an invoice, a top-up. `words` is the sentence that
+    a person reads, `steps` the activities that do it, in their order.
     """
 
     kind: str
     at: datetime
     words: str
     subject: str = ""
+    steps: tuple[str, ...] = ()
 
 
 class Agenda(_Frozen):

@@ -39,6 +39,8 @@ class BillingAccount(SQLModel, table=True):
     """The end of the last period whose invoice is final; usage of before that, told to Stripe
     late, appears on no Stripe invoice by itself."""
     stripe_subscription_id: str | None = Field(default=None, unique=True)
+    aligned_plan: str | None = None
+    """The plan that Stripe is set up for from the next boundary on; another one has to follow."""
     opened_at: datetime = instant()
     cancel_at: datetime | None = instant(default=None)
     """When the account ends, known in advance; its last period ends then."""

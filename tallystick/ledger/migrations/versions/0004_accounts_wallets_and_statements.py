@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.Column("closed_until", INSTANT, nullable=False),
         sa.Column("invoiced_until", INSTANT, nullable=False),
         sa.Column("stripe_subscription_id", sa.String(), nullable=True),
+        sa.Column("aligned_plan", sa.String(), nullable=True),
         sa.Column("opened_at", INSTANT, nullable=False),
         sa.Column("cancel_at", INSTANT, nullable=True),
         sa.Column("ended_at", INSTANT, nullable=True),
