@@ -1,7 +1,6 @@
 """The stand-in as one ASGI app: the API's routes and the control routes on one port."""
 
 import time
-from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +15,8 @@ from tallystick.sandbox.claude.latency import Latency
 from tallystick.sandbox.claude.messages import CountTokens, Messages
 from tallystick.sandbox.claude.replies import new_id
 from tallystick.sandbox.claude.service import ClaudeService
-from tallystick.sandbox.control import fault_routes, hold_routes
+from tallystick.sandbox.clock import Clock
+from tallystick.sandbox.control import clock_routes, fault_routes, hold_routes
 from tallystick.sandbox.faults import FaultOrder
 
 
@@ -24,7 +24,7 @@ def create_claude_app(
     *,
     faults: FaultOrder | None = None,
     latency: Latency | None = None,
-    clock: Callable[[], float] = time.time,
+    clock: Clock = time.time,
     minimum_cached_tokens: int = 1_024,
 ) -> Starlette:
     """Return a stand-in for Claude, to be served with `tallystick.sandbox.server.serve`.
@@ -32,7 +32,7 @@ def create_claude_app(
     Args:
         faults: armed from the start.
         latency: how long replies take; none by default.
-        clock: seconds since the epoch, for cache lifetimes and the journal.
+        clock: what the stand-in's own clock shows until it is set, in seconds since the epoch.
         minimum_cached_tokens: prefixes with fewer are not cached.
 
     Raises:
@@ -52,6 +52,7 @@ def create_claude_app(
             Route("/v1/models/{model}", GetModel(service), methods=["GET"]),
             *fault_routes(service.faults),
             *hold_routes(service.holds),
+            *clock_routes(service.clock),
             *control_routes(service),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},

@@ -50,10 +50,11 @@ class PromptCache:
         self._entries: dict[bytes, _Entry] = {}
         self._sweep_at = 1_000
 
-    def serve(self, owner: str, segments: Sequence[Segment]) -> Tokens:
+    def serve(self, owner: str, segments: Sequence[Segment], *, reads: bool = True) -> Tokens:
         """Read and write what the prompt's breakpoints ask; returns its input by kind.
 
-        `owner` is whatever prefixes must not be shared across: the API key and the model.
+        `owner` is whatever prefixes must not be shared across: the API key and the model. Without
+        `reads` the request misses what is cached and writes it anew.
         """
         total = sum(segment.tokens for segment in segments)
         if all(segment.ttl is None for segment in segments):
@@ -67,7 +68,7 @@ class PromptCache:
         if not breakpoints:
             return Tokens(input=total)
         now = self._clock()
-        read = self._read(prefixes, [index for index, _ in breakpoints], now)
+        read = self._read(prefixes, [index for index, _ in breakpoints], now) if reads else 0
         written = breakpoints[-1][1].tokens
         long = max((prefix.tokens for _, prefix in breakpoints if prefix.ttl == "1h"), default=0)
         for _, prefix in breakpoints:

@@ -18,6 +18,7 @@ MAX_PROMPT_TOKENS = 1_000_000
 MODELS: tuple[str, ...] = get_args(get_args(Model)[0])
 
 _DATED = {re.sub(r"-\d{8}$", "", model): model for model in MODELS if re.search(r"-\d{8}$", model)}
+_CANONICAL = {model: _DATED.get(model, model) for model in MODELS}
 
 
 def resolve(model: str) -> str:
@@ -26,9 +27,10 @@ def resolve(model: str) -> str:
     Raises:
         ApiError: 404 for any other.
     """
-    if model not in MODELS:
+    canonical = _CANONICAL.get(model)
+    if canonical is None:
         raise ApiError(404, f"model: {model}")
-    return _DATED.get(model, model)
+    return canonical
 
 
 def geography(model: str, asked: str | None) -> str:

@@ -1,15 +1,17 @@
 """The reply to a request: made from the request alone, so that a run can be repeated.
 
 Text and length are a function of the prompt; `max_tokens` only cuts it. Ids are fresh each time,
-as each call to Claude is a new one. A `Reply` holds what the wire shows and, beside it, what is
-billed of it: the two differ for refusals and for iterations, and the journal needs both.
+as each call to Claude is a new one. A `Draft` is all that is decided about a reply, without its
+text: small enough to be kept for each item of a batch, and written out whenever it is asked for. A
+`Reply` holds what the wire shows and, beside it, what is billed of it: the two differ for refusals
+and for iterations, and the journal needs both.
 """
 
 import hashlib
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tallystick.sandbox.claude.bodies import MessagesBody
@@ -24,9 +26,8 @@ _TALE = (
     "What was owed was carved before the grain was measured, and what was measured was carved "
     "before the cart had left the yard. So nobody had to trust a memory, and nobody did. "
 )
-_SHORTEST, _SPREAD = 40, 360
-_LONGEST = _SHORTEST + _SPREAD
-_TEXT = _TALE * (2 + _LONGEST * CHARACTERS_PER_TOKEN // len(_TALE))
+_LENGTHS, _LENGTHS_IN_BATCHES = range(40, 400), range(8, 40)
+_TEXT = _TALE * (2 + _LENGTHS.stop * CHARACTERS_PER_TOKEN // len(_TALE))
 
 
 def new_id(prefix: str) -> str:
@@ -57,6 +58,7 @@ class Reply:
     streaming. `start_model` is what `message_start` names when another model ends up serving.
     """
 
+    id: str
     model: str
     content: Sequence[dict[str, Any]]
     tokens: Tokens
@@ -67,7 +69,6 @@ class Reply:
     iterations: Sequence[Iteration] = ()
     growth: int = 0
     start_model: str | None = None
-    id: str = field(default_factory=lambda: new_id("msg"))
 
     @property
     def stop_details(self) -> dict[str, Any] | None:
@@ -135,29 +136,53 @@ def usage_counts(tokens: Tokens) -> dict[str, Any]:
     }
 
 
-def write_reply(body: MessagesBody, model: str, inference_geo: str, prompt: Tokens) -> Reply:
-    """Answer a request whose input was counted already."""
-    wanted, offset = _draw(body)
-    length = min(wanted, body.max_tokens)
-    return Reply(
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A plain reply before it is written; `offset` is where in the tale its text begins."""
+
+    model: str
+    tokens: Tokens
+    offset: int
+    stop_reason: str
+    service_tier: str
+    inference_geo: str
+    speed: str
+
+    def write(self, message_id: str) -> Reply:
+        """Return the reply, the same each time."""
+        length = self.tokens.output * CHARACTERS_PER_TOKEN
+        text = _TEXT[self.offset : self.offset + length]
+        return Reply(
+            model=self.model,
+            content=[{"type": "text", "text": text}] if text else [],
+            tokens=self.tokens,
+            stop_reason=self.stop_reason,
+            service_tier=self.service_tier,
+            inference_geo=self.inference_geo,
+            speed=self.speed,
+            id=message_id,
+        )
+
+
+def draft_reply(
+    body: MessagesBody, model: str, inference_geo: str, prompt: Tokens, *, batched: bool
+) -> Draft:
+    """Decide the answer to a request whose input was counted already; in batches a short one."""
+    seed = _seed(body)
+    lengths = _LENGTHS_IN_BATCHES if batched else _LENGTHS
+    wanted = lengths[int.from_bytes(seed[:4], "big") % len(lengths)]
+    return Draft(
         model=model,
-        content=[{"type": "text", "text": _text(offset, length)}] if length else [],
-        tokens=prompt + Tokens(output=length),
+        tokens=prompt + Tokens(output=min(wanted, body.max_tokens)),
+        offset=int.from_bytes(seed[4:8], "big") % len(_TALE),
         stop_reason="max_tokens" if wanted > body.max_tokens else "end_turn",
+        service_tier="batch" if batched else "standard",
         inference_geo=inference_geo,
         speed=body.speed or "standard",
     )
 
 
-def _draw(body: MessagesBody) -> tuple[int, int]:
-    """Return the length in tokens that this prompt deserves, and where in the tale it begins."""
+def _seed(body: MessagesBody) -> bytes:
+    """Return what the prompt alone decides: equal prompts are answered equally."""
     prompt = json.dumps([body.model, body.system, body.messages], separators=(",", ":"))
-    digest = hashlib.sha256(prompt.encode()).digest()
-    return (
-        _SHORTEST + int.from_bytes(digest[:4], "big") % _SPREAD,
-        int.from_bytes(digest[4:8], "big") % len(_TALE),
-    )
-
-
-def _text(offset: int, tokens: int) -> str:
-    return _TEXT[offset : offset + tokens * CHARACTERS_PER_TOKEN]
+    return hashlib.sha256(prompt.encode()).digest()

@@ -1,11 +1,10 @@
 """What one stand-in knows and does, without HTTP: its cache, its journal, its faults and its time.
 
-The Messages endpoint stands on it; message batches and usage reports are further endpoints that
-will stand on it too, and share the one cache and the one journal.
+Messages and message batches stand on it and share the one cache and the one journal; usage reports
+are further endpoints that will stand on it too.
 """
 
 import time
-from collections.abc import Callable
 
 from tallystick.sandbox.claude.bodies import MessagesBody
 from tallystick.sandbox.claude.caching import PromptCache
@@ -20,7 +19,8 @@ from tallystick.sandbox.claude.models import (
     resolve,
 )
 from tallystick.sandbox.claude.prompt import segments_of
-from tallystick.sandbox.claude.replies import Reply, write_reply
+from tallystick.sandbox.claude.replies import Draft, Reply, draft_reply, new_id
+from tallystick.sandbox.clock import Clock, SettableClock
 from tallystick.sandbox.faults import FaultOrder, Faults
 from tallystick.sandbox.holds import Holds
 
@@ -31,7 +31,7 @@ class ClaudeService:
     Args:
         faults: armed from the start.
         latency: how long replies take; none by default.
-        clock: seconds since the epoch, for cache lifetimes and the journal.
+        clock: what the stand-in's own clock shows until it is set.
         minimum_cached_tokens: prefixes with fewer are not cached.
     """
 
@@ -40,17 +40,29 @@ class ClaudeService:
         *,
         faults: FaultOrder | None = None,
         latency: Latency | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = time.time,
         minimum_cached_tokens: int = 1_024,
     ):
         self.faults = Faults(CLAUDE_FAULTS, faults)
         self.holds = Holds()
         self.latency = latency or Latency()
-        self.journal = Journal(clock)
-        self._cache = PromptCache(clock, minimum_cached_tokens)
+        self.clock = SettableClock(clock)
+        self.journal = Journal(self.clock)
+        self._cache = PromptCache(self.clock, minimum_cached_tokens)
 
     def reply(self, body: MessagesBody, key: str, fault: ClaudeFault | None = None) -> Reply:
-        """Do the work of one request: use the cache, write the reply, let the fault reshape it.
+        """Do the work of one request: draft the reply, write it, let the fault reshape it.
+
+        Raises:
+            ApiError: 400 or 404 for what the model cannot do or is not.
+        """
+        reply = self.draft(body, key).write(new_id("msg"))
+        return reply if fault is None else fault.reshape(reply)
+
+    def draft(
+        self, body: MessagesBody, key: str, *, batched: bool = False, reads: bool = True
+    ) -> Draft:
+        """Use the cache, which without `reads` is missed, and decide the reply.
 
         Raises:
             ApiError: 400 or 404 for what the model cannot do or is not.
@@ -62,6 +74,5 @@ class ClaudeService:
             raise ApiError(400, f"max_tokens: {body.max_tokens} > {MAX_OUTPUT_TOKENS}")
         if (size := sum(segment.tokens for segment in segments)) > MAX_PROMPT_TOKENS:
             raise ApiError(400, f"prompt is too long: {size} tokens > {MAX_PROMPT_TOKENS} maximum")
-        prompt = self._cache.serve(f"{key}\0{model}", segments)
-        reply = write_reply(body, model, geo, prompt)
-        return reply if fault is None else fault.reshape(reply)
+        prompt = self._cache.serve(f"{key}\0{model}", segments, reads=reads)
+        return draft_reply(body, model, geo, prompt, batched=batched)
