@@ -280,12 +280,13 @@ class Notice(SQLModel, table=True):
 
     __tablename__ = "notices"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
-        UniqueConstraint("customer_id", "key"),
+        UniqueConstraint("customer_id", "key", postgresql_nulls_not_distinct=True),
         Index("ix_notices_waiting", "notice_id", postgresql_where=text("delivered_at IS NULL")),
     )
 
     notice_id: int | None = count(default=None, primary_key=True)
-    customer_id: str = Field(foreign_key="customers.customer_id")
+    customer_id: str | None = Field(default=None, foreign_key="customers.customer_id")
+    """None where it concerns no account, or all of them; such a notice is for operators."""
     key: str
     kind: str
     audience: str
@@ -301,7 +302,8 @@ class StripeEvent(SQLModel, table=True):
 
     Only what is needed to look again is kept, no payload: what happened is read from Stripe when
     the event is applied. `received_at` is ours; `forwarded_at` is when its cycle was told, and
-    `applied_at` when its cycle had looked. A parked event waits for a person.
+    `applied_at` when its cycle had looked. A parked event waits for a person. `reason` says why it
+    is parked, or why nothing was to be done.
     """
 
     __tablename__ = "stripe_events"  # pyright: ignore[reportAssignmentType]
@@ -325,7 +327,19 @@ class StripeEvent(SQLModel, table=True):
     forwarded_at: datetime | None = instant(default=None)
     applied_at: datetime | None = instant(default=None)
     parked_at: datetime | None = instant(default=None)
-    parked_reason: str | None = None
+    reason: str | None = None
+
+
+class EventListing(SQLModel, table=True):
+    """How far Stripe's own list of events has been read, for each form of event.
+
+    Every event that Stripe created before `read_until` is in the inbox, delivered or not.
+    """
+
+    __tablename__ = "event_listings"  # pyright: ignore[reportAssignmentType]
+
+    form: str = Field(primary_key=True)
+    read_until: datetime = instant()
 
 
 class MeterRejection(SQLModel, table=True):

@@ -20,7 +20,7 @@ from tallystick.ledger.database import Transaction, entity
 
 async def raise_notice(
     tx: Transaction,
-    customer_id: str,
+    customer_id: str | None,
     *,
     key: str,
     kind: str,
@@ -33,7 +33,7 @@ async def raise_notice(
 
     Args:
         tx: the transaction of what the notice is about.
-        customer_id: whose account it concerns.
+        customer_id: whose account it concerns; None where it is no one's, or everybody's.
         key: names the notice for ever, such as `grace-started:in_123:2026-02-01`.
         kind: what a receiver can sort by, such as `grace_started`.
         audience: whether the customer or the operator is to hear of it.

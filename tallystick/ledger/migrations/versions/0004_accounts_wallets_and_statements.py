@@ -26,6 +26,7 @@ APPEND_ONLY = (
 )
 TABLES = (
     "meter_rejections",
+    "event_listings",
     "stripe_events",
     "alerts",
     "billing_accounts",
@@ -66,7 +67,7 @@ def upgrade() -> None:
         sa.Column("forwarded_at", INSTANT, nullable=True),
         sa.Column("applied_at", INSTANT, nullable=True),
         sa.Column("parked_at", INSTANT, nullable=True),
-        sa.Column("parked_reason", sa.String(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("event_id"),
     )
     op.create_index("ix_stripe_events_object", "stripe_events", ["object_id"])
@@ -75,6 +76,12 @@ def upgrade() -> None:
         "stripe_events",
         ["received_at"],
         postgresql_where=sa.text("applied_at IS NULL AND parked_at IS NULL"),
+    )
+    op.create_table(
+        "event_listings",
+        sa.Column("form", sa.String(), nullable=False),
+        sa.Column("read_until", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("form"),
     )
     op.create_table(
         "alerts",
@@ -146,7 +153,7 @@ def upgrade() -> None:
     op.create_table(
         "notices",
         sa.Column("notice_id", sa.BigInteger(), nullable=False),
-        sa.Column("customer_id", sa.String(), nullable=False),
+        sa.Column("customer_id", sa.String(), nullable=True),
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("audience", sa.String(), nullable=False),
@@ -156,7 +163,7 @@ def upgrade() -> None:
         sa.Column("delivered_at", INSTANT, nullable=True),
         sa.ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
         sa.PrimaryKeyConstraint("notice_id"),
-        sa.UniqueConstraint("customer_id", "key"),
+        sa.UniqueConstraint("customer_id", "key", postgresql_nulls_not_distinct=True),
     )
     op.create_index(
         "ix_notices_waiting",
