@@ -81,6 +81,7 @@ METER_OUTCOME_UNKNOWN = Failure("MeterOutcomeUnknown", Action.PARK, indeterminat
 
 # --- Our own house --------------------------------------------------------------------------------
 LEDGER_UNAVAILABLE = Failure("LedgerUnavailable", Action.RETRY)
+NOTIFIER_UNAVAILABLE = Failure("NotifierUnavailable", Action.RETRY, indeterminate=True)
 
 FAILURES: Mapping[str, Failure] = {
     value.type: value for value in list(globals().values()) if isinstance(value, Failure)
