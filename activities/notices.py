@@ -126,8 +126,17 @@ class NoticeActivities:
         Raises:
             ApplicationError: `NotifierUnavailable`, to be tried again; what was taken stays taken.
         """
+        delivered = await self._deliver(order.customer_id)
+        return StepResult(words=f"{delivered} notice(s) delivered")
+
+    @activity.defn
+    async def send_operator_notices(self) -> int:
+        """Deliver waiting notices that concern no single account; returns how many."""
+        return await self._deliver(None)
+
+    async def _deliver(self, customer_id: str | None) -> int:
         async with transaction(self._ledger) as tx:
-            waiting = await notices.waiting(tx, order.customer_id)
+            waiting = await notices.waiting(tx, customer_id)
         for notice in waiting:
             assert notice.notice_id is not None  # noqa: S101 - a row
             try:
@@ -136,4 +145,4 @@ class NoticeActivities:
                 raise failure(NOTIFIER_UNAVAILABLE, str(error)) from error
             async with transaction(self._ledger) as tx:
                 await notices.mark_delivered(tx, notice.notice_id, datetime.now(UTC))
-        return StepResult(words=f"{len(waiting)} notice(s) delivered")
+        return len(waiting)

@@ -293,6 +293,7 @@ class MeterReceipt(_Frozen):
 
 # --- Accounts: `BillingCycle` and what it hands to its activities ---------------------------------
 BILLING_CYCLE = "BillingCycle"
+SWEEP = "Sweep"
 
 
 def cycle_workflow_id(customer_id: str) -> str:

@@ -81,6 +81,7 @@ METER_OUTCOME_UNKNOWN = Failure("MeterOutcomeUnknown", Action.PARK, indeterminat
 
 # --- Our own house --------------------------------------------------------------------------------
 LEDGER_UNAVAILABLE = Failure("LedgerUnavailable", Action.RETRY)
+TEMPORAL_UNAVAILABLE = Failure("TemporalUnavailable", Action.RETRY, indeterminate=True)
 NOTIFIER_UNAVAILABLE = Failure("NotifierUnavailable", Action.RETRY, indeterminate=True)
 
 FAILURES: Mapping[str, Failure] = {

@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     shutdown_grace: _Wait = 60
     """How long a worker that was told to stop lets calls in flight finish."""
 
+    notice_url: str | None = None
+    """Where notices are posted as JSON; unset writes them to the log."""
+    notice_secret: SecretStr | None = None
+    """Signs what is posted there, as Stripe signs its webhooks."""
+
     @field_validator("stripe_webhook_secret", mode="before")
     @classmethod
     def _split_secrets(cls, value: object) -> object:

@@ -58,13 +58,17 @@ async def raise_notice(
     return (await tx.execute(statement)).first() is not None
 
 
-async def waiting(tx: Transaction, customer_id: str | None = None) -> Sequence[Notice]:
-    """Return notices that the notifier has not taken yet, oldest first."""
+async def waiting(tx: Transaction, customer_id: str | None) -> Sequence[Notice]:
+    """Return a customer's notices, or those of no customer, that the notifier has not taken yet,
+    oldest first."""
     statement = (
-        select(Notice).where(col(Notice.delivered_at).is_(None)).order_by(col(Notice.notice_id))
+        select(Notice)
+        .where(
+            col(Notice.delivered_at).is_(None),
+            col(Notice.customer_id).is_not_distinct_from(customer_id),
+        )
+        .order_by(col(Notice.notice_id))
     )
-    if customer_id is not None:
-        statement = statement.where(col(Notice.customer_id) == customer_id)
     return [entity(Notice, row) for row in await tx.execute(statement)]
 
 
