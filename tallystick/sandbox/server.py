@@ -40,6 +40,11 @@ class Connection:
         """False once either side has closed: what is sent from then on reaches nobody."""
         return not self._protocol.transport.is_closing()
 
+    def close(self) -> None:
+        """Close the connection once what was sent has left, in the middle of an answer."""
+        self._protocol.transport.close()
+        self._forget()
+
     def reset(self) -> None:
         """Cut the connection with a TCP reset; the app then returns without sending anything."""
         transport = self._protocol.transport
@@ -47,6 +52,9 @@ class Connection:
             sock: socket.socket = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             transport.abort()
+        self._forget()
+
+    def _forget(self) -> None:
         # What uvicorn would learn a moment later; told now, it does not log an unfinished answer.
         self._protocol.cycle.disconnected = True
 

@@ -8,6 +8,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tallystick.sandbox.claude.batch_calls import (
+    CancelBatch,
+    CreateBatch,
+    DeleteBatch,
+    ListBatches,
+    RetrieveBatch,
+)
+from tallystick.sandbox.claude.batch_results import BatchResults
 from tallystick.sandbox.claude.catalogue import GetModel, ListModels
 from tallystick.sandbox.claude.control import control_routes
 from tallystick.sandbox.claude.errors import ApiError
@@ -44,10 +52,17 @@ def create_claude_app(
         clock=clock,
         minimum_cached_tokens=minimum_cached_tokens,
     )
+    batches = "/v1/messages/batches"
     return Starlette(
         routes=[
             Route("/v1/messages", Messages(service), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(service), methods=["POST"]),
+            Route(batches, CreateBatch(service), methods=["POST"]),
+            Route(batches, ListBatches(service), methods=["GET"]),
+            Route(batches + "/{batch_id}", RetrieveBatch(service), methods=["GET"]),
+            Route(batches + "/{batch_id}", DeleteBatch(service), methods=["DELETE"]),
+            Route(batches + "/{batch_id}/cancel", CancelBatch(service), methods=["POST"]),
+            Route(batches + "/{batch_id}/results", BatchResults(service), methods=["GET"]),
             Route("/v1/models", ListModels(service), methods=["GET"]),
             Route("/v1/models/{model}", GetModel(service), methods=["GET"]),
             *fault_routes(service.faults),

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from tallystick.sandbox.claude.errors import ApiError
 
+_M = TypeVar("_M", bound=BaseModel)
 _B = TypeVar("_B", bound="CountedBody")
 
 
@@ -106,7 +107,7 @@ def check_counted(body: dict[str, Any]) -> CountedBody:
     Raises:
         ApiError: 400 naming the field.
     """
-    return _check(body, CountedBody)
+    return _check_turns(validate(body, CountedBody))
 
 
 def check_messages(body: dict[str, Any]) -> MessagesBody:
@@ -118,16 +119,24 @@ def check_messages(body: dict[str, Any]) -> MessagesBody:
     for gone in ("temperature", "top_p", "top_k"):
         if gone in body:
             raise ApiError(400, f"{gone}: this parameter is no longer supported")
-    return _check(body, MessagesBody)
+    return _check_turns(validate(body, MessagesBody))
 
 
-def _check(body: dict[str, Any], model: type[_B]) -> _B:
+def validate(body: dict[str, Any], model: type[_M]) -> _M:
+    """Return a body as what it must be.
+
+    Raises:
+        ApiError: 400 naming the field.
+    """
     try:
-        checked = model.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ApiError(400, f"{where}: {first['msg']}") from None
+
+
+def _check_turns(checked: _B) -> _B:
     for index, turn in enumerate(checked.messages):
         _check_turn(turn, f"messages.{index}")
     return checked

@@ -1,9 +1,12 @@
 """An answer on its way out: its parts in order, at the pace that is set, until something cuts it.
 
-Parts are gathered and leave together unless time is to pass between them. When a fault cuts the
-answer, what came before the cut is sent first: a client that saw half a stream is the point.
+Parts are gathered and leave together unless time is to pass between them or enough has come
+together: an answer of any length takes the memory of one such piece, since the next is not made
+before the client has taken the last ones. When a fault cuts the answer, what came before the cut
+is sent first: a client that saw half a stream is the point.
 """
 
+import asyncio
 from collections.abc import Iterator
 
 from starlette.types import Send
@@ -12,6 +15,8 @@ from tallystick.sandbox.claude.errors import ConnectionCut
 from tallystick.sandbox.claude.http import Headers
 from tallystick.sandbox.claude.latency import Latency
 from tallystick.sandbox.claude.streaming import Part
+
+_PIECE = 64 * 1024
 
 
 class Delivery:
@@ -32,11 +37,15 @@ class Delivery:
         complete = False
         try:
             for part in parts:
-                if latency.per_token and part.tokens:
+                if part.pause or (latency.per_token and part.tokens):
                     await self._flush(more=True)
+                    await asyncio.sleep(part.pause)
                     await latency.for_tokens(part.tokens)
                 self._pending += part.data
                 complete = part.last
+                if len(self._pending) >= _PIECE:
+                    await self._flush(more=True)
+                    await asyncio.sleep(0)  # a fast client leaves others no turn otherwise
         except ConnectionCut:
             if self._pending:
                 await self._flush(more=True)

@@ -3,6 +3,7 @@
 from starlette.types import Receive, Scope, Send
 
 from tallystick.sandbox.claude.errors import ApiError, ConnectionCut, authenticate
+from tallystick.sandbox.claude.faults import ClaudeFault, Place
 from tallystick.sandbox.claude.http import ClientGoneError, headers_of, send_error
 from tallystick.sandbox.claude.replies import new_id
 from tallystick.sandbox.claude.service import ClaudeService
@@ -24,8 +25,9 @@ class Endpoint:
         except ApiError as error:
             self._service.journal.refuse(f"{error.status} {error.code or error.type}")
             await send_error(send, error, request_id)
-        except ConnectionCut:
-            connection_of(scope).reset()
+        except ConnectionCut as cut:
+            connection = connection_of(scope)
+            connection.reset() if cut.reset else connection.close()
         except ClientGoneError:
             return
 
@@ -34,3 +36,16 @@ class Endpoint:
     ) -> None:
         """Answer one authenticated request."""
         raise NotImplementedError
+
+    def pick_fault(self, request: bytes, place: Place) -> ClaudeFault | None:
+        """Return the fault that a request meets there, if any."""
+        return self._service.faults.pick(request, lambda each: place in each.strikes)
+
+    async def strike(self, fault: ClaudeFault | None) -> None:
+        """Let a fault act before the work is done; what it cuts there was not served."""
+        try:
+            if fault is not None:
+                await fault.before()
+        except ConnectionCut:
+            self._service.journal.refuse("connection reset")
+            raise

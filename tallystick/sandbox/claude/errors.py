@@ -62,7 +62,11 @@ def error_body(
 
 
 class ConnectionCut(Exception):
-    """Reset the connection now instead of going on."""
+    """Cut the connection now instead of going on: with a reset, or by just closing it."""
+
+    def __init__(self, *, reset: bool = True):
+        super().__init__()
+        self.reset = reset
 
 
 def authenticate(headers: Mapping[str, str]) -> str:

@@ -2,8 +2,9 @@
 
 A fault may act `before` the work (refuse, cut, delay), `reshape` the reply that is served, or
 `disturb` the parts of the answer on their way out. What it reshapes is journalled as served; what
-it disturbs was served whole, and the journal says that it did not arrive. The options' defaults
-are what a rate uses. Facts on Claude, 'Fakes: our sandbox server must imitate', lists them.
+it disturbs was served whole, and the journal says that it did not arrive. A request that a fault
+does not strike at passes it by. The options' defaults are what a rate uses. Facts on Claude,
+'Fakes: our sandbox server must imitate', lists them; `batch_faults` has those of batches alone.
 """
 
 import asyncio
@@ -22,11 +23,19 @@ from tallystick.sandbox.faults import Fault
 
 Count = Annotated[int, Field(ge=0)]
 
+Place = Literal["message", "stream", "call", "results", "item"]
+"""A request for a message, whole or streamed; a call about a batch; one for its file of results;
+one of its items."""
+
+_CALLS: frozenset[Place] = frozenset({"message", "stream", "call", "results"})
+_REPLIES: frozenset[Place] = frozenset({"message", "stream", "item"})
+_STREAMS: frozenset[Place] = frozenset({"stream"})
+
 
 class ClaudeFault(Fault):
     """Base of the faults here: does nothing at each of the three places."""
 
-    streams_only: ClassVar[bool] = False
+    strikes: ClassVar[frozenset[Place]] = _CALLS
 
     async def before(self) -> None:
         """Act before any work is done; may raise ApiError or ConnectionCut."""
@@ -77,6 +86,16 @@ class Error403(_Refused):
 
     name = "error_403"
     status = 403
+
+
+class Error404(_Refused):
+    """Not found, although it is there: what asking for a new batch has been seen to give.
+
+    Source: anthropics/anthropic-sdk-python#1432.
+    """
+
+    name = "error_404"
+    status = 404
 
 
 class Error500(_Refused):
@@ -162,7 +181,7 @@ class Undelivered(ClaudeFault):
 class _BrokenStream(ClaudeFault):
     """A stream that goes wrong behind its first `after` deltas."""
 
-    streams_only = True
+    strikes = _STREAMS
 
     after: Count = 1
 
@@ -212,7 +231,11 @@ class StreamError(_BrokenStream):
 
 
 # --- Served in an uncommon shape ------------------------------------------------------------------
-class Refusal(ClaudeFault):
+class _Reshaped(ClaudeFault):
+    strikes = _REPLIES
+
+
+class Refusal(_Reshaped):
     """Declined before any output: no content, usage not zero, free."""
 
     name = "refusal"
@@ -225,7 +248,7 @@ class Refusal(ClaudeFault):
         return replace(reply, content=[], tokens=tokens, stop_reason="refusal")
 
 
-class MidstreamRefusal(ClaudeFault):
+class MidstreamRefusal(_Reshaped):
     """Declined after half of the output: what was put out is billed."""
 
     name = "midstream_refusal"
@@ -241,7 +264,7 @@ class MidstreamRefusal(ClaudeFault):
         return replace(reply, content=content, tokens=tokens, stop_reason="refusal")
 
 
-class Differs(ClaudeFault):
+class Differs(_Reshaped):
     """Served otherwise than asked for; the response alone says so."""
 
     name = "differs"
@@ -262,7 +285,7 @@ class Differs(ClaudeFault):
         return replace(reply, **self.model_dump(exclude_none=True))
 
 
-class UnknownModel(ClaudeFault):
+class UnknownModel(_Reshaped):
     """The response names a model that no price list has."""
 
     name = "unknown_model"
@@ -274,7 +297,7 @@ class UnknownModel(ClaudeFault):
         return replace(reply, model=self.model)
 
 
-class Compaction(ClaudeFault):
+class Compaction(_Reshaped):
     """An iteration that summarised the context: billed, outside the top-level usage."""
 
     name = "compaction"
@@ -288,7 +311,7 @@ class Compaction(ClaudeFault):
         return replace(reply, iterations=[extra, Iteration("message", reply.tokens)])
 
 
-class Advisor(ClaudeFault):
+class Advisor(_Reshaped):
     """An iteration by another model: billed at that one's prices, outside the top-level usage."""
 
     name = "advisor"
@@ -304,7 +327,7 @@ class Advisor(ClaudeFault):
         return replace(reply, iterations=[Iteration("message", reply.tokens), extra])
 
 
-class Fallback(ClaudeFault):
+class Fallback(_Reshaped):
     """The requested model declined, another served: each attempt has its entry and its price.
 
     With `declined_output` 0 the first attempt is listed but free. The top level shows the serving
@@ -338,11 +361,11 @@ class Fallback(ClaudeFault):
         )
 
 
-class GrowingInput(ClaudeFault):
+class GrowingInput(_Reshaped):
     """Input that comes to light only while streaming, as server tools cause it."""
 
     name = "growing_input"
-    streams_only = True
+    strikes = _STREAMS
 
     tokens: Annotated[int, Field(gt=0)] = 8_000
 
@@ -357,6 +380,7 @@ CLAUDE_FAULTS: tuple[type[ClaudeFault], ...] = (
     Error401,
     Error402,
     Error403,
+    Error404,
     Error500,
     Error503,
     Error529,

@@ -18,6 +18,8 @@ _LIMITS = {
     "output-tokens": 400_000,
 }
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -30,8 +32,8 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Return the whole body.
+async def read_body(receive: Receive, limit: int = MAX_BODY) -> bytes:
+    """Return the whole body, of up to `limit` bytes.
 
     A body that is too large is still read to its end, or the client would see a broken connection
     in place of the answer.
@@ -49,10 +51,10 @@ async def read_body(receive: Receive) -> bytes:
             raise ClientGoneError
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
-        if size <= MAX_BODY:
+        if size <= limit:
             chunks.append(chunk)
         more = message.get("more_body", False)
-    if size > MAX_BODY:
+    if size > limit:
         raise ApiError(413, "Request exceeds the maximum allowed number of bytes")
     return b"".join(chunks)
 
@@ -72,9 +74,14 @@ def answer_headers(
     return headers
 
 
+def json_bytes(body: Any) -> bytes:
+    """Return compact JSON, in ASCII."""
+    return _ENCODER.encode(body).encode()
+
+
 async def send_json(send: Send, status: int, body: Any, headers: Headers) -> None:
     """Answer with JSON, whole."""
-    data = json.dumps(body, separators=(",", ":")).encode()
+    data = json_bytes(body)
     length = (b"content-length", str(len(data)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": data})

@@ -4,21 +4,74 @@ A row is written when the work is done and before the answer leaves, so a client
 cut off cannot keep a served request out of it; whether the answer arrived is added afterwards. Rows
 hold no text of prompt or reply, only the digest of the body. Everything stays in memory; a row
 costs about a kilobyte.
+
+A batch is written down once, when it ended: the items that succeeded are their own rows, made out
+when they are asked for, and their sum is kept, so that totals cost the same for a batch of any
+size.
 """
 
 import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tallystick.sandbox.claude.replies import Reply
 from tallystick.sandbox.claude.tokens import Tokens
 
 Delivered = Literal["yes", "no", "unknown"]
+
+
+class Entry(Protocol):
+    """Whatever can be shown as a row."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as JSON."""
+        ...
+
+
+@dataclass(slots=True)
+class Sum:
+    """Requests, and their tokens by kind."""
+
+    requests: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+
+    def add(self, tokens: Tokens, requests: int = 1) -> None:
+        """Count further requests."""
+        self.requests += requests
+        self.tokens += tokens
+
+    def add_billable(self, tokens: Tokens) -> None:
+        """Count a request unless nothing of it is billed."""
+        if tokens != Tokens():
+            self.add(tokens)
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the figures by name."""
+        return {"requests": self.requests, **self.tokens.as_dict()}
+
+
+@dataclass(slots=True)
+class BatchLot:
+    """What the items of one batch have in common, and what those that succeeded add up to.
+
+    `delivered` is `yes` once all of them were handed to an open connection.
+    """
+
+    batch_id: str
+    key_last4: str
+    ended_at: float | None = None
+    served: Sum = field(default_factory=Sum)
+    billable: Sum = field(default_factory=Sum)
+    delivered: Delivered = "unknown"
+
+    def deliver(self) -> None:
+        """Note that the whole file of results has left."""
+        self.delivered = "yes"
 
 
 @dataclass(slots=True)
@@ -71,7 +124,9 @@ class Journal:
 
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
-        self._rows: list[Row] = []
+        self._entries: list[Entry] = []
+        self._singles: list[Row] = []
+        self._lots: list[BatchLot] = []
         self._not_served = Counter[str]()
 
     def serve(
@@ -99,46 +154,46 @@ class Journal:
             body_sha256=hashlib.sha256(raw).hexdigest(),
             key_last4=sys.intern(key[-4:]),
         )
-        self._rows.append(row)
+        self._singles.append(row)
+        self._entries.append(row)
         return row
 
-    def refuse(self, what: str) -> None:
-        """Count a request that was not served."""
-        self._not_served[what] += 1
+    def serve_batch(self, lot: BatchLot, items: Sequence[Entry]) -> None:
+        """Write down what a batch served."""
+        self._lots.append(lot)
+        self._entries += items
+
+    def refuse(self, what: str, times: int = 1) -> None:
+        """Count requests that were not served."""
+        self._not_served[what] += times
 
     def page(self, after: int, limit: int) -> dict[str, Any]:
         """Return up to `limit` rows behind the first `after`, and where the next page begins."""
-        rows = [row.as_dict() for row in islice(self._rows, after, after + limit)]
+        rows = [entry.as_dict() for entry in islice(self._entries, after, after + limit)]
         end = after + len(rows)
-        return {"rows": rows, "next": end if end < len(self._rows) else None}
+        return {"rows": rows, "next": end if end < len(self._entries) else None}
 
     def totals(self) -> dict[str, Any]:
         """Return requests and tokens per kind: served, and billable with how it was delivered.
 
         What was served and is not billable was free: it is their difference.
         """
-        served, billable = _Sum(), _Sum()
-        delivery: dict[Delivered, _Sum] = {"yes": _Sum(), "no": _Sum(), "unknown": _Sum()}
-        for row in self._rows:
+        served, batched = Sum(), Sum()
+        delivery: dict[Delivered, Sum] = {"yes": Sum(), "no": Sum(), "unknown": Sum()}
+        for row in self._singles:
             served.add(row.served)
-            if row.billable != Tokens():
-                billable.add(row.billable)
-                delivery[row.delivered].add(row.billable)
+            delivery[row.delivered].add_billable(row.billable)
+        for lot in self._lots:
+            served.add(lot.served.tokens, lot.served.requests)
+            batched.add(lot.billable.tokens, lot.billable.requests)
+            delivery[lot.delivered].add(lot.billable.tokens, lot.billable.requests)
+        billable = Sum()
+        for each in delivery.values():
+            billable.add(each.tokens, each.requests)
         return {
             "served": served.as_dict(),
             "billable": billable.as_dict(),
+            "billable_in_batches": batched.as_dict(),
             "billable_by_delivery": {name: each.as_dict() for name, each in delivery.items()},
             "not_served": dict(self._not_served),
         }
-
-
-class _Sum:
-    def __init__(self) -> None:
-        self.requests, self.tokens = 0, Tokens()
-
-    def add(self, tokens: Tokens) -> None:
-        self.requests += 1
-        self.tokens += tokens
-
-    def as_dict(self) -> dict[str, int]:
-        return {"requests": self.requests, **self.tokens.as_dict()}

@@ -5,7 +5,6 @@ then journalled; held again; answered. From the moment of serving the row exists
 of the answer. A client that left does not stop the work, as it does not stop Claude.
 """
 
-import json
 from collections.abc import Iterator
 
 from starlette.types import Receive, Scope, Send
@@ -14,9 +13,13 @@ from typing_extensions import override
 from tallystick.sandbox.claude.bodies import check_counted, check_messages, parse_json
 from tallystick.sandbox.claude.delivery import Delivery
 from tallystick.sandbox.claude.endpoint import Endpoint
-from tallystick.sandbox.claude.errors import ConnectionCut
-from tallystick.sandbox.claude.faults import ClaudeFault
-from tallystick.sandbox.claude.http import Headers, answer_headers, read_body, send_json
+from tallystick.sandbox.claude.http import (
+    Headers,
+    answer_headers,
+    json_bytes,
+    read_body,
+    send_json,
+)
 from tallystick.sandbox.claude.models import resolve
 from tallystick.sandbox.claude.prompt import segments_of
 from tallystick.sandbox.claude.replies import Reply
@@ -36,9 +39,8 @@ class Messages(Endpoint):
         await service.holds.pause("received", raw)
         fields = parse_json(raw)
         streamed = fields.get("stream") is True
-        fault = service.faults.pick(raw, lambda each: streamed or not each.streams_only)
-        if fault is not None:
-            await self._strike(fault)
+        fault = self.pick_fault(raw, "stream" if streamed else "message")
+        await self.strike(fault)
         reply = service.reply(check_messages(fields), key, fault)
         if streamed:
             await service.latency.before_stream()
@@ -63,13 +65,6 @@ class Messages(Endpoint):
         finally:
             row.delivered = "yes" if delivered else "no"
 
-    async def _strike(self, fault: ClaudeFault) -> None:
-        try:
-            await fault.before()
-        except ConnectionCut:
-            self._service.journal.refuse("connection reset")
-            raise
-
 
 class CountTokens(Endpoint):
     """The size of a prompt; nothing is served and nothing journalled."""
@@ -89,7 +84,7 @@ def _answer(reply: Reply, request_id: str, *, streamed: bool) -> tuple[Headers, 
     if streamed:
         headers = answer_headers(request_id, "text/event-stream; charset=utf-8")
         return [*headers, (b"cache-control", b"no-cache")], stream_parts(reply)
-    data = json.dumps(reply.message(), separators=(",", ":")).encode()
+    data = json_bytes(reply.message())
     headers = answer_headers(request_id, "application/json")
     headers.append((b"content-length", str(len(data)).encode()))
     return headers, iter([Part(data, last=True)])

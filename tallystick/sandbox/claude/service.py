@@ -6,6 +6,8 @@ are further endpoints that will stand on it too.
 
 import time
 
+from tallystick.sandbox.claude.batch_faults import BATCH_FAULTS
+from tallystick.sandbox.claude.batches import Batches
 from tallystick.sandbox.claude.bodies import MessagesBody
 from tallystick.sandbox.claude.caching import PromptCache
 from tallystick.sandbox.claude.errors import ApiError
@@ -43,11 +45,12 @@ class ClaudeService:
         clock: Clock = time.time,
         minimum_cached_tokens: int = 1_024,
     ):
-        self.faults = Faults(CLAUDE_FAULTS, faults)
+        self.faults = Faults((*CLAUDE_FAULTS, *BATCH_FAULTS), faults)
         self.holds = Holds()
         self.latency = latency or Latency()
         self.clock = SettableClock(clock)
         self.journal = Journal(self.clock)
+        self.batches = Batches(self.clock, self.journal)
         self._cache = PromptCache(self.clock, minimum_cached_tokens)
 
     def reply(self, body: MessagesBody, key: str, fault: ClaudeFault | None = None) -> Reply:

@@ -19,11 +19,15 @@ _STEP = _TOKENS_PER_DELTA * CHARACTERS_PER_TOKEN
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of an answer's body: `tokens` of output are in it; `last` ends the answer."""
+    """A piece of an answer's body: `tokens` of output are in it; `last` ends the answer.
+
+    It leaves after `pause` seconds.
+    """
 
     data: bytes
     tokens: int = 0
     last: bool = False
+    pause: float = 0.0
 
 
 def event(kind: str, data: dict[str, Any], *, tokens: int = 0, last: bool = False) -> Part:
