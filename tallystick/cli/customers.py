@@ -16,7 +16,7 @@ from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
 from tallystick.contracts import CustomerId
 from tallystick.ledger import customers, reservations, terms
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.tables import Customer, CustomerStatus
+from tallystick.ledger.tables import Customer
 from tallystick.plans.periods import calendar_month
 from tallystick.services import endpoints
 from tallystick.settings import get_settings
@@ -128,7 +128,7 @@ async def _with_money(tx: Transaction, customer: str) -> tuple[Customer, dict[st
 @_customers.command("list")
 def list_(as_json: bool = JsonFlag) -> None:
     """List all customers."""
-    rows = in_ledger(customers.list_all)
+    rows = in_ledger(lambda tx: customers.list_all(tx, datetime.now(UTC)))
     if as_json:
         print_json([_as_dict(row) for row in rows])
     else:
@@ -140,21 +140,26 @@ def suspend(
     customer: Id, reason: Annotated[str, typer.Option(help="What refused requests are told.")]
 ) -> None:
     """Refuse the customer's new requests until it is resumed."""
-    in_ledger(lambda tx: _set_status(tx, customer, CustomerStatus.SUSPENDED, reason))
+    stopped = in_ledger(lambda tx: _suspend(tx, customer, reason))
+    note(f"customer {customer!r} is suspended" if stopped else f"customer {customer!r} has ended")
+
+
+async def _suspend(tx: Transaction, customer: str, reason: str) -> bool:
+    await existing(tx, customer)
+    return await customers.suspend(tx, customer, "operator", reason)
 
 
 @_customers.command()
 def resume(customer: Id) -> None:
-    """Serve the customer again."""
-    in_ledger(lambda tx: _set_status(tx, customer, CustomerStatus.ACTIVE, None))
+    """Serve the customer again, whoever suspended it."""
 
+    async def lift(tx: Transaction) -> None:
+        row = await existing(tx, customer)
+        if not await customers.restore(tx, customer, "operator") and row.suspended_by == "ended":
+            fail(f"CUSTOMER: {customer!r} cannot be resumed: {row.status_reason}")
 
-async def _set_status(
-    tx: Transaction, customer: str, status: CustomerStatus, reason: str | None
-) -> None:
-    await existing(tx, customer)
-    await customers.set_status(tx, customer, status, reason)
-    note(f"customer {customer!r} is {status}")
+    in_ledger(lift)
+    note(f"customer {customer!r} is active")
 
 
 def _show(row: Customer, more: Mapping[str, Any]) -> None:

@@ -1,20 +1,25 @@
 """The terms a customer is charged by at an instant: its plan's row, and its own row over that.
 
 Both rows are append-only and named by the instant they began, so a record that keeps the two
-instants keeps its terms, whatever is agreed later.
+instants keeps its terms, whatever is agreed later. Which plan it is follows from the customer's
+moves (`customers.MOVED`). An account that has ended is told here too: from that instant on its
+customer is suspended, without anybody having to write so in time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, bindparam, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import SQLModel, col
 
 from tallystick.ledger import customers
+from tallystick.ledger.account_tables import BillingAccount
+from tallystick.ledger.customers import MOVED
 from tallystick.ledger.database import Transaction, entity
-from tallystick.ledger.tables import Customer, CustomerTermsRow, Plan
+from tallystick.ledger.tables import Customer, CustomerStatus, CustomerTermsRow, Plan
 from tallystick.plans import CustomerTerms, PlanTerms
 
 
@@ -30,7 +35,10 @@ class TermsInForce:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A customer and its terms at an instant; `agreed` is None while its plan has no terms."""
+    """A customer as it is at an instant, with its plan and status of then.
+
+    `agreed` is None while its plan has no terms.
+    """
 
     customer: Customer
     agreed: TermsInForce | None
@@ -49,20 +57,23 @@ def _latest(rows: type[SQLModel], *of: ColumnElement[bool]) -> FromClause:
     )
 
 
-_PLAN = _latest(Plan, col(Plan.plan) == col(Customer.plan))
+_PLAN = _latest(Plan, col(Plan.plan) == customers.plan_then())
 _OWN = _latest(CustomerTermsRow, col(CustomerTermsRow.customer_id) == col(Customer.customer_id))
 # One statement, built once: every request asks for it twice.
 _STANDING = (
     select(
-        Customer,
+        *customers.columns_then(),
         _PLAN.c.valid_from.label("plan_from"),
         _PLAN.c.terms.label("plan_terms"),
         _OWN.c.valid_from.label("own_from"),
         _OWN.c.terms.label("own_terms"),
+        col(BillingAccount.cancel_at).label("ends_at"),
     )
     .select_from(Customer)
+    .outerjoin(MOVED, true())
     .outerjoin(_PLAN, true())
     .outerjoin(_OWN, true())
+    .outerjoin(BillingAccount, col(BillingAccount.customer_id) == col(Customer.customer_id))
     .where(col(Customer.customer_id) == bindparam("of_customer"))
 )
 
@@ -77,12 +88,20 @@ async def standing(tx: Transaction, customer_id: str, at: datetime) -> Standing 
     if row is None:
         return None
     customer = entity(Customer, row)
+    if row.ends_at is not None and row.ends_at <= at:
+        customer.status = CustomerStatus.SUSPENDED
+        customer.status_reason = customers.ended_words(row.ends_at)
+        customer.suspended_by = "ended"
     if row.plan_from is None:
         return Standing(customer, None)
-    terms = PlanTerms.read(row.plan_terms)
-    if row.own_from is not None:
-        terms = terms.negotiated(CustomerTerms.read(row.own_terms))
+    terms = merged(row.plan_terms, row.own_terms)
     return Standing(customer, TermsInForce(terms, customer.plan, row.plan_from, row.own_from))
+
+
+def merged(plan_terms: Mapping[str, Any], own_terms: Mapping[str, Any] | None) -> PlanTerms:
+    """Return a plan's terms with a customer's own over them, both as ledger rows have them."""
+    terms = PlanTerms.read(plan_terms)
+    return terms if own_terms is None else terms.negotiated(CustomerTerms.read(own_terms))
 
 
 async def as_recorded(
@@ -91,12 +110,11 @@ async def as_recorded(
     """Return the terms that a usage record was charged by, from the rows that it names."""
     row = await customers.plan_in_force(tx, plan, plan_from)
     assert row is not None  # noqa: S101 - plans are append-only
-    terms = PlanTerms.read(row.terms)
     if own_from is None:
-        return terms
+        return merged(row.terms, None)
     own = await _own_row(tx, customer_id, own_from)
     assert own is not None  # noqa: S101 - and so are customers' own terms
-    return terms.negotiated(CustomerTerms.read(own.terms))
+    return merged(row.terms, own.terms)
 
 
 async def add(

@@ -24,7 +24,7 @@ from tallystick.ledger import adjustments, attempts, customers, reservations, te
 from tallystick.ledger.adjustments import NewAdjustment
 from tallystick.ledger.attempts import NewAttempt
 from tallystick.ledger.database import Ledger
-from tallystick.ledger.tables import Customer, CustomerStatus
+from tallystick.ledger.tables import Customer
 from tallystick.plans import CustomerTerms
 from tallystick.plans.guards import Limits
 from tallystick.plans.periods import calendar_month
@@ -104,7 +104,7 @@ async def test_a_repeat_that_is_refused_leaves_nothing_reserved(ledger: Ledger) 
         await desk.cap("1")
         await desk.admit("r-1")
         async with ledger.begin() as tx:
-            await customers.set_status(tx, "acme", CustomerStatus.SUSPENDED, "unpaid")
+            await customers.suspend(tx, "acme", "payment", "unpaid")
         assert (await desk.refused("r-1")).type == CUSTOMER_SUSPENDED.type
         assert await reserved(ledger) == {}
 

@@ -19,7 +19,7 @@ from tallystick.errors import (
     UnknownCustomerError,
 )
 from tallystick.ledger import customers
-from tallystick.ledger.tables import Customer, CustomerStatus, Outcome
+from tallystick.ledger.tables import Customer, Outcome
 from tallystick.temporal import connect_temporal
 from tests.support.house import House
 
@@ -83,15 +83,13 @@ async def test_a_refusal_shows_in_the_billing_state(house: House) -> None:
 async def test_a_suspended_customer_is_told_why_and_served_once_resumed(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def set_status(status: CustomerStatus, reason: str | None) -> None:
-        async with house.ledger.begin() as tx:
-            await customers.set_status(tx, house.customer, status, reason)
-
-    await set_status(CustomerStatus.SUSPENDED, "invoice INV-7 is unpaid")
+    async with house.ledger.begin() as tx:
+        await customers.suspend(tx, house.customer, "operator", "invoice INV-7 is unpaid")
     with pytest.raises(CustomerSuspendedError, match="INV-7"):
         await house.ask("r-1")
     await _nothing_written(house, "r-1")
-    await set_status(CustomerStatus.ACTIVE, None)
+    async with house.ledger.begin() as tx:
+        await customers.restore(tx, house.customer, "operator")
     # The server has stored the refusal; as soon as that counts as old, it is looked at afresh.
     monkeypatch.setattr("tallystick.client.FRESH", 0.001)
     assert (await house.ask("r-1")).bill.charge_usd
