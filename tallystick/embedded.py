@@ -30,6 +30,9 @@ _DYNAMIC_CONFIG = {
     # Without this, fairness keys do nothing at all.
     "matching.enableFairness": "true",
 }
+VIRTUAL_TIME = ("--dynamic-config-value", "frontend.WorkflowTimeSkippingEnabled=true")
+"""Arguments of a server whose workflows' clocks can be moved on, for tests and the demo; the key
+has another name from CLI 1.9.4 on (facts on Temporal, 'Which test environment')."""
 
 
 class EmbeddedError(RuntimeError):

@@ -37,4 +37,4 @@ async def waiting_accounts(tx: Transaction, now: datetime, limit: int) -> list[s
             col(BillingAccount.aligned_plan).is_(None), col(BillingAccount.ended_at).is_(None)
         ),
     ).limit(limit)
-    return sorted(await tx.scalars(waiting))
+    return sorted(each for each in await tx.scalars(waiting) if each is not None)
