@@ -308,11 +308,9 @@ class StripeEvent(SQLModel, table=True):
 
     __tablename__ = "stripe_events"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
-        Index("ix_stripe_events_waiting", "received_at", postgresql_where=text(
-            "applied_at IS NULL AND parked_at IS NULL"
-        )),
+        Index("ix_stripe_events_open", "received_at", postgresql_where=text("applied_at IS NULL")),
         Index("ix_stripe_events_object", "object_id"),
-    )  # fmt: skip
+    )
 
     event_id: str = Field(primary_key=True)
     type: str

@@ -72,10 +72,10 @@ def upgrade() -> None:
     )
     op.create_index("ix_stripe_events_object", "stripe_events", ["object_id"])
     op.create_index(
-        "ix_stripe_events_waiting",
+        "ix_stripe_events_open",
         "stripe_events",
         ["received_at"],
-        postgresql_where=sa.text("applied_at IS NULL AND parked_at IS NULL"),
+        postgresql_where=sa.text("applied_at IS NULL"),
     )
     op.create_table(
         "event_listings",
