@@ -12,13 +12,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from tallystick.contracts import BillLine, MeterOrder, RequestKey
-from tallystick.ledger import outbox
-from tallystick.ledger.account_tables import BillingAccount
+from tallystick.ledger import accounts, outbox
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.effective import effective
 from tallystick.ledger.tables import Adjustment, MeterEvent, UsageRecord
@@ -118,20 +117,13 @@ async def book(tx: Transaction, new: NewAdjustment) -> bool:
     Returns False, and changes nothing, where this price book has adjusted the record before.
     """
     by_kind = new.tokens.by_kind()
-    # Locked as a new usage record locks it (`ledger.usage`), so no closed period gains a line.
-    account = (
-        select(col(BillingAccount.closed_until))
-        .where(col(BillingAccount.customer_id) == new.usage.key.customer_id)
-        .with_for_update(read=True)
-        .cte("account")
-    )
-    closed = select(account.c.closed_until).scalar_subquery()
+    account = accounts.share_lock(literal(new.usage.key.customer_id))
     statement = (
         insert(Adjustment)
         .values(
             usage_record_id=new.usage.usage_record_id,
             customer_id=new.usage.key.customer_id,
-            billed_at=func.greatest(func.now(), closed),
+            billed_at=accounts.billed_at(func.now(), account),
             price_book=new.price_book,
             reason=new.reason,
             status=new.status,

@@ -17,8 +17,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col
 
 from tallystick.contracts import Bill, RequestKey
-from tallystick.ledger import attempts, outbox
-from tallystick.ledger.account_tables import BillingAccount
+from tallystick.ledger import accounts, attempts, outbox
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.tables import Attempt, MeterEvent, Reservation, UsageRecord
 from tallystick.money import from_nano_usd
@@ -45,14 +44,7 @@ class Recorded:
 # --- One statement that does everything, or nothing where the request has a record already --------
 _MADE_HERE = ("usage_record_id", "recorded_at", "attempts", "billed_at")
 _GIVEN = [name for name in UsageRecord.model_fields if name not in _MADE_HERE]
-# Under a shared lock, which closing a period excludes: what closing has not seen is dated to the
-# next period. Locking reads the row as it is then, not as it was when the statement began.
-_ACCOUNT = (
-    select(col(BillingAccount.closed_until))
-    .where(col(BillingAccount.customer_id) == bindparam("of_customer"))
-    .with_for_update(read=True)
-    .cte("account")
-)
+_ACCOUNT = accounts.share_lock(bindparam("of_customer"))
 # Parameters must not bear names of columns: SQLAlchemy would set them in every part that has such
 # a column.
 _RECORD = (
@@ -61,9 +53,7 @@ _RECORD = (
         {
             **{name: bindparam(f"new_{name}") for name in _GIVEN},
             "attempts": attempts.COUNT.scalar_subquery(),
-            "billed_at": func.greatest(
-                bindparam("new_served_at"), select(_ACCOUNT.c.closed_until).scalar_subquery()
-            ),
+            "billed_at": accounts.billed_at(bindparam("new_served_at"), _ACCOUNT),
         }
     )
     .on_conflict_do_nothing(index_elements=["customer_id", "request_id"])
