@@ -7,38 +7,27 @@ change here. Everything happens on one event loop and between two awaits, so no 
 import asyncio
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from pydantic import Field
-
+from tallystick.sandbox.clock import Clock
+from tallystick.sandbox.stripe.dunning import Dunning
 from tallystick.sandbox.stripe.journal import Journal
-from tallystick.sandbox.stripe.wire import Obj, Params, Refusal
-
-Clock = Callable[[], float]
-"""Tells the Unix time in seconds."""
-
-
-class Paging(Params):
-    """The parameters that every list has."""
-
-    limit: Annotated[int, Field(ge=1, le=100)] = 10
-    starting_after: str | None = None
-    ending_before: str | None = None
+from tallystick.sandbox.stripe.timeline import Timeline
+from tallystick.sandbox.stripe.wire import Obj, Refusal
 
 
 class Account:
     """What one sandbox knows.
 
     Args:
-        clock: tells the time that windows, tokens and stored answers are judged by.
+        clock: tells the time until it is set; everything is judged by it.
         summary_lag: seconds from the receipt of an event until summaries show it.
         event_seconds: how long one meter event occupies its customer and meter.
     """
 
     def __init__(self, clock: Clock, *, summary_lag: float = 0, event_seconds: float = 0.001):
-        self.clock = clock
+        self.clock = Timeline(clock)
         self.summary_lag = summary_lag
         self.event_seconds = event_seconds
         self.journal = Journal()
@@ -46,6 +35,10 @@ class Account:
         """Stream tokens, each with the instant it expires."""
         self.calls: Counter[str] = Counter()
         """HTTP calls by method and path template."""
+        self.dunning = Dunning()
+        """How failed payments are tried again."""
+        self.on_event: list[Callable[[Obj, Obj], None]] = []
+        """Who is told of a new event, and of its thin twin."""
         self._tables: defaultdict[str, dict[str, Obj]] = defaultdict(dict)
         self._busy: set[tuple[str, str]] = set()
 
@@ -106,19 +99,3 @@ class Account:
             yield
         finally:
             self._busy.discard(pair)
-
-
-def page(url: str, objects: Iterable[Obj], paging: Paging) -> Obj:
-    """Return one page of a list, in the order given."""
-    rows = list(objects)
-    ids = [row["id"] for row in rows]
-    backwards = paging.ending_before is not None
-    try:
-        if paging.starting_after is not None:
-            rows = rows[ids.index(paging.starting_after) + 1 :]
-        if paging.ending_before is not None:
-            rows = rows[: ids.index(paging.ending_before)]
-    except ValueError:
-        raise Refusal(400, "No such object to page from.", code="resource_missing") from None
-    data = rows[-paging.limit :] if backwards else rows[: paging.limit]
-    return {"object": "list", "url": url, "has_more": len(rows) > len(data), "data": data}

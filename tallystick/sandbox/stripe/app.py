@@ -16,26 +16,49 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tallystick.sandbox.clock import Clock
 from tallystick.sandbox.control import fault_routes, hold_routes
 from tallystick.sandbox.faults import FaultOrder, Faults
 from tallystick.sandbox.holds import Holds
 from tallystick.sandbox.server import connection_of
 from tallystick.sandbox.stripe import (
+    balances,
     catalog,
     customers,
+    events,
     faults,
+    invoice_items,
+    invoice_payments,
+    invoices,
     meter_event_stream,
     meter_events,
     meters,
+    payment_methods,
+    subscriptions,
 )
-from tallystick.sandbox.stripe.account import Account, Clock
+from tallystick.sandbox.stripe.account import Account
+from tallystick.sandbox.stripe.billing_control import billing_routes
 from tallystick.sandbox.stripe.control import journal_routes
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint
+from tallystick.sandbox.stripe.expand import expanded
 from tallystick.sandbox.stripe.faults import StripeFault
 from tallystick.sandbox.stripe.idempotency import Answer, Replays
-from tallystick.sandbox.stripe.wire import Obj, Refusal, decode_form, parse
+from tallystick.sandbox.stripe.wire import Obj, Refusal, decode_form, parse, public
 
-_RESOURCES = (customers, catalog, meters, meter_events, meter_event_stream)
+_RESOURCES = (
+    customers,
+    balances,
+    payment_methods,
+    catalog,
+    meters,
+    meter_events,
+    meter_event_stream,
+    subscriptions,
+    invoice_items,
+    invoices,
+    invoice_payments,
+    events,
+)
 
 
 class _Cut(Response):
@@ -107,14 +130,17 @@ class _Gates:
         try:
             _fail_on_demand(call.fault)
             params = parse(endpoint.params, _decode(endpoint, query, body))
+            self._account.clock.catch_up()
             result: Obj = await endpoint.handle(call, params)
+            paths: list[str] = getattr(params, "expand", None) or []
+            shown = public(expanded(self._account, result, paths))
         except Refusal as refusal:
             return _refused(refusal, endpoint)
-        return Answer(200, json.dumps(result).encode(), {}, kept=True)
+        return Answer(200, json.dumps(shown).encode(), {}, kept=True)
 
 
 def _decode(endpoint: Endpoint, query: str, body: bytes) -> object:
-    if endpoint.method == "GET":
+    if endpoint.method in ("GET", "DELETE"):
         return decode_form(query)
     if not endpoint.v2:
         return decode_form(body.decode())
@@ -159,6 +185,10 @@ def _unknown(account: Account, version: str) -> Route:
     return Route(f"/{version}/{{rest:path}}", answer, methods=["GET", "POST", "DELETE"])
 
 
+async def _settled() -> None:
+    """Nothing is under way."""
+
+
 def create_stripe_app(
     *,
     clock: Clock = time.time,
@@ -181,6 +211,7 @@ def create_stripe_app(
         routes=[
             *(gates.route(each) for resource in _RESOURCES for each in resource.ENDPOINTS),
             *journal_routes(account),
+            *billing_routes(account, _settled),
             *fault_routes(armed),
             *hold_routes(holds),
             _unknown(account, "v1"),

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tallystick.sandbox.stripe.account import Account, Paging, page
+from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint, retrieve
+from tallystick.sandbox.stripe.lists import Paging, page
 from tallystick.sandbox.stripe.wire import Obj, Params, Refusal
 
 PRODUCTS, PRICES = "/v1/products", "/v1/prices"

@@ -15,9 +15,8 @@ from tallystick.sandbox.stripe.meter_events import (
     V2Create,
     accept,
     timestamp_trouble,
-    unix_seconds,
 )
-from tallystick.sandbox.stripe.wire import Obj, Refusal, V2Params, rfc3339
+from tallystick.sandbox.stripe.wire import Obj, Refusal, V2Params, rfc3339, unix_seconds
 
 SESSION_SECONDS = 15 * 60
 

@@ -6,7 +6,6 @@ is wrong beyond that ends in an error report and does not count.
 
 import re
 import secrets
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -16,7 +15,14 @@ from tallystick.sandbox.stripe.endpoint import Call, Endpoint
 from tallystick.sandbox.stripe.faults import DuplicateReported, RejectedLater
 from tallystick.sandbox.stripe.journal import Entry
 from tallystick.sandbox.stripe.meters import meter_for
-from tallystick.sandbox.stripe.wire import Obj, Params, Refusal, V2Params, rfc3339
+from tallystick.sandbox.stripe.wire import (
+    Obj,
+    Params,
+    Refusal,
+    V2Params,
+    rfc3339,
+    unix_seconds,
+)
 
 PAST_SECONDS = 35 * 86400
 FUTURE_SECONDS = 5 * 60
@@ -67,21 +73,6 @@ class V2Adjust(V2Params):
     event_name: Name
     type: Literal["cancel"]
     cancel: _Cancel
-
-
-def unix_seconds(timestamp: str) -> int:
-    """Read an RFC 3339 timestamp.
-
-    Raises:
-        Refusal: 400.
-    """
-    try:
-        instant = datetime.fromisoformat(timestamp)
-    except ValueError:
-        raise Refusal(400, f"Invalid timestamp: {timestamp}", code="invalid_fields") from None
-    if instant.tzinfo is None:
-        raise Refusal(400, f"timestamp has no offset: {timestamp}", code="invalid_fields")
-    return int(instant.timestamp())
 
 
 def _keys(meter: Obj | None) -> tuple[str, str]:

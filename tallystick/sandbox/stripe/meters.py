@@ -1,14 +1,15 @@
 """Meters and their event summaries."""
 
 import itertools
-from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tallystick.sandbox.stripe.account import Account, Paging, page
+from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint, Handler, retrieve
 from tallystick.sandbox.stripe.journal import Entry
+from tallystick.sandbox.stripe.lists import Paging, page
+from tallystick.sandbox.stripe.usage import aggregate, visible
 from tallystick.sandbox.stripe.wire import Obj, Params, Refusal
 
 PATH = "/v1/billing/meters"
@@ -147,12 +148,7 @@ async def summaries(call: Call, params: Summaries) -> Obj:
             )
     if params.end_time <= params.start_time:
         raise Refusal(400, "end_time must be after start_time.", param="end_time")
-    seen = account.clock() - account.summary_lag
-    entries = [
-        entry
-        for entry in account.journal.effective(meter["event_name"], params.customer)
-        if params.start_time <= entry.timestamp < params.end_time and entry.received_at <= seen
-    ]
+    entries = visible(account, meter, params.customer, params.start_time, params.end_time)
     width = step if params.value_grouping_window else params.end_time - params.start_time
 
     def window_of(entry: Entry) -> int:
@@ -162,7 +158,7 @@ async def summaries(call: Call, params: Summaries) -> Obj:
         {
             "id": f"mtrusg_{meter['id'][4:]}_{start}",
             "object": "billing.meter_event_summary",
-            "aggregated_value": _aggregate(meter["default_aggregation"]["formula"], group),
+            "aggregated_value": float(aggregate(meter, group)),  # exact to 2^53 only
             "start_time": start,
             "end_time": start + width,
             "livemode": call.livemode,
@@ -171,12 +167,6 @@ async def summaries(call: Call, params: Summaries) -> Obj:
         for start, group in itertools.groupby(sorted(entries, key=window_of), key=window_of)
     ]
     return page(call.path, reversed(rows), params)
-
-
-def _aggregate(formula: str, entries: Iterable[Entry]) -> float:
-    amounts = [entry.amount for entry in entries]
-    # A float, as the API's is: exact to 2^53 only.
-    return float({"sum": sum(amounts), "count": len(amounts), "last": amounts[-1]}[formula])
 
 
 ENDPOINTS = [

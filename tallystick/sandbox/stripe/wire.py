@@ -8,7 +8,7 @@ a misspelt parameter fails here and not first on a live account.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,11 +17,21 @@ Obj = dict[str, Any]
 """A Stripe object, as JSON."""
 
 
+def public(value: Any) -> Any:
+    """Return a copy as the API shows it: without the fields that begin with `_`, which are ours."""
+    if isinstance(value, dict):
+        shown = cast(Obj, value).items()
+        return {key: public(each) for key, each in shown if not key.startswith("_")}
+    if isinstance(value, list):
+        return [public(each) for each in cast(list[Any], value)]
+    return value
+
+
 class Refusal(Exception):
     """An error answer.
 
     `replayed` says that the endpoint had begun its work, so v1 keeps the answer under the
-    idempotency key.
+    idempotency key. `details` are further fields of a v1 error, such as `decline_code`.
     """
 
     def __init__(
@@ -34,15 +44,17 @@ class Refusal(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
         replayed: bool = False,
+        details: Mapping[str, Any] | None = None,
     ):
         super().__init__(message)
         self.status, self.message, self.code, self.type = status, message, code, type
         self.param, self.headers, self.replayed = param, headers or {}, replayed
+        self.details = details or {}
 
     def body(self, *, v2: bool) -> Obj:
         """Return the JSON of the answer in the shape of the version."""
         if not v2:
-            told = {"code": self.code, "message": self.message, "param": self.param}
+            told = {"code": self.code, "message": self.message, "param": self.param, **self.details}
             return {"error": {"type": self.type, **{k: v for k, v in told.items() if v}}}
         error = {"code": self.code or "invalid_request", "message": self.message}
         if self.type in _V2_TYPES:
@@ -65,6 +77,25 @@ class V2Params(BaseModel):
     """Base of a v2 call's parameters: JSON types, nothing coerced."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Nested(BaseModel):
+    """Base of what a v1 parameter holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Metadata = dict[str, str] | Literal[""]
+"""Keys to set; an empty value unsets a key, an empty text all of them."""
+
+
+def with_metadata(old: Mapping[str, str], given: Metadata | None) -> dict[str, str]:
+    """Return metadata as an update leaves it."""
+    if given is None:
+        return dict(old)
+    if given == "":
+        return {}
+    return {key: value for key, value in {**old, **given}.items() if value != ""}
 
 
 P = TypeVar("P", bound=BaseModel)
@@ -121,3 +152,18 @@ def _with_lists(node: Any) -> Any:
 def rfc3339(instant: float) -> str:
     """Write a Unix time as v2 does."""
     return datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def unix_seconds(timestamp: str) -> int:
+    """Read an RFC 3339 timestamp.
+
+    Raises:
+        Refusal: 400.
+    """
+    try:
+        instant = datetime.fromisoformat(timestamp)
+    except ValueError:
+        raise Refusal(400, f"Invalid timestamp: {timestamp}", code="invalid_fields") from None
+    if instant.tzinfo is None:
+        raise Refusal(400, f"timestamp has no offset: {timestamp}", code="invalid_fields")
+    return int(instant.timestamp())
