@@ -105,12 +105,13 @@ async def open_account(
     Args:
         tx: the transaction.
         customer_id: whose.
-        anchor: when the first period begins. Its fraction of a second is dropped, since Stripe,
-            which has to count alike, knows none.
+        anchor: when the first period begins. Its seconds are dropped: Stripe tells what its meters
+            come to in whole minutes only (facts on Stripe, 'Meters'), and a period of ours is
+            compared with that.
         time_zone: in which months are counted, `tallystick.plans.moves.billing_zone`.
         at: the instant it is opened.
     """
-    begins = anchor.astimezone(UTC).replace(microsecond=0)
+    begins = anchor.astimezone(UTC).replace(second=0, microsecond=0)
     await tx.execute(
         insert(BillingAccount)
         .values(
@@ -172,13 +173,17 @@ async def set_cancel_at(tx: Transaction, customer_id: str, at: datetime) -> bool
 
 
 async def end(tx: Transaction, customer_id: str, at: datetime) -> bool:
-    """Note that the account has ended: its last period is invoiced. False where it is not."""
+    """Note that the account has ended, and all of it is invoiced.
+
+    False where it had ended before, is not to end, or its books are still open.
+    """
     return await _change(
         tx,
         customer_id,
         col(BillingAccount.ended_at).is_(None),
-        col(BillingAccount.cancel_at) <= col(BillingAccount.invoiced_until),
+        col(BillingAccount.cancel_at) <= col(BillingAccount.closed_until),
         ended_at=at,
+        invoiced_until=col(BillingAccount.cancel_at),
     )
 
 
