@@ -35,6 +35,11 @@ class StandIn:
         answer = await self.control.post("/_sandbox/faults", json={"rules": [rule]})
         assert answer.status_code == 200, answer.text
 
+    async def post(self, path: str, **body: Any) -> Any:
+        answer = await self.control.post(f"/_sandbox/{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
     async def get(self, path: str) -> Any:
         answer = await self.control.get(f"/_sandbox/{path}")
         assert answer.status_code == 200, answer.text

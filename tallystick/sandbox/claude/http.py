@@ -53,6 +53,8 @@ async def read_body(receive: Receive, limit: int = MAX_BODY) -> bytes:
         size += len(chunk)
         if size <= limit:
             chunks.append(chunk)
+        else:
+            chunks.clear()
         more = message.get("more_body", False)
     if size > limit:
         raise ApiError(413, "Request exceeds the maximum allowed number of bytes")
