@@ -106,6 +106,10 @@ class Settings(BaseSettings):
     """Where notices are posted as JSON; unset writes them to the log."""
     notice_secret: SecretStr | None = None
     """Signs what is posted there, as Stripe signs its webhooks."""
+    inbox_alert_age: _Seconds = 300
+    """`/health` alerts when an event from Stripe has waited longer to be applied."""
+    inbox_alert_depth: _Count = 1_000
+    """`/health` alerts when more events wait."""
 
     @field_validator("stripe_webhook_secret", mode="before")
     @classmethod

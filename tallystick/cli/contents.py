@@ -16,6 +16,7 @@ CONTENTS = {
     "setup": ("running", "Bring database and Temporal to what this version needs."),
     "dev": ("running", "Run everything on this machine: servers, stand-ins, workers."),
     "worker": ("running", "Run one worker process until it is told to stop."),
+    "web": ("web", "Serve Stripe's webhooks, health and metrics over HTTP."),
     "request": ("requests", "Ask Claude on behalf of a customer."),
     "quote": ("quote", "Say what a request would cost."),
     "customer": ("customers", "Add, show, list, suspend and resume customers."),

@@ -315,7 +315,7 @@ class StripeEvent(SQLModel, table=True):
     event_id: str = Field(primary_key=True)
     type: str
     form: str
-    """`snapshot` or `thin`."""
+    """`snapshot` or `thin`; `unknown`, like the type, of one that could not be read."""
     api_version: str | None = None
     object_id: str | None = None
     stripe_customer_id: str | None = None

@@ -81,16 +81,14 @@ async def receive(tx: Transaction, events: Sequence[Envelope], at: datetime) -> 
     return (await tx.execute(statement)).rowcount
 
 
-async def park_unreadable(
-    tx: Transaction, error: UnreadableEventError, form: Form, at: datetime
-) -> None:
+async def park_unreadable(tx: Transaction, error: UnreadableEventError, at: datetime) -> None:
     """Keep that something came which cannot be read, and tell operators of it, once."""
     statement = (
         insert(StripeEvent)
         .values(
             event_id=error.event_id,
-            type="unreadable",
-            form=form,
+            type="unknown",
+            form="unknown",
             created_at=at,
             received_at=at,
         )
@@ -160,11 +158,14 @@ async def assign(
     return sorted(found, key=lambda event: event.place)
 
 
-async def set_stripe_customer(
-    tx: Transaction, event_ids: Sequence[str], stripe_customer_id: str
-) -> None:
-    """Note whose these events are at Stripe, where they did not say so themselves."""
-    await _mark(tx, event_ids, stripe_customer_id=stripe_customer_id)
+async def adopt(tx: Transaction, event_ids: Sequence[str], stripe_customer_id: str) -> str | None:
+    """Note whose these events are at Stripe; returns which customer of ours that is, if any."""
+    statement = select(col(Customer.customer_id)).where(
+        col(Customer.stripe_customer_id) == stripe_customer_id
+    )
+    customer_id = (await tx.execute(statement)).scalar_one_or_none()
+    await _mark(tx, event_ids, stripe_customer_id=stripe_customer_id, customer_id=customer_id)
+    return customer_id
 
 
 async def claim_news(tx: Transaction, limit: int) -> list[WaitingEvent]:

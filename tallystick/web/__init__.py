@@ -1,1 +1,1 @@
-"""HTTP for people and for Stripe. Nothing is served here yet; see the README, "Not done yet"."""
+"""HTTP for Stripe and for operators: webhooks, health, metrics. `tallystick web` serves it."""
