@@ -4,7 +4,13 @@ Stripe knows an identifier for 24 hours and takes no usage older than 35 days (f
 'Read this first' 2, and 'Meters'). Two rules follow, both with a margin. An event that was first
 sent 23 hours ago is not sent again before the summaries have told what became of it. A first send
 happens only while all of its resends still fall inside the 35 days. Timestamps are never moved to
-make an event fit. Pure functions of what is known; `metering.py` does what they say.
+make an event fit.
+
+A third rule is ours. While the invoice of a closed period is not final, Stripe adds to it whatever
+it is told of that period. Usage billed later than its period is collected by a later statement, so
+Stripe may hear of it only once the invoice can no longer grow.
+
+Pure functions of what is known; `metering.py` does what they say.
 """
 
 from datetime import datetime, timedelta
@@ -13,11 +19,14 @@ from enum import Enum, auto
 from activities.stripe_clients import Refusal
 from tallystick.errors import (
     CUSTOMER_UNMAPPED,
+    METER_HELD,
     METER_OUTCOME_UNKNOWN,
     METER_WINDOW_PASSED,
     STRIPE_REJECTED,
 )
 from tallystick.ledger.outbox import PendingEvent, WindowSums
+from tallystick.metering import resend_key
+from tallystick.plans.periods import period_at
 
 RESENT_FOR = timedelta(hours=23)
 """From the first send on, a resend is safe: Stripe still knows the identifier."""
@@ -25,6 +34,8 @@ TAKEN_FOR = timedelta(days=35)
 """How far back Stripe takes usage."""
 SENT_FOR = TAKEN_FOR - timedelta(days=1)
 """Until then a first send may happen; its resends end before `TAKEN_FOR`."""
+HELD_LOOK = timedelta(minutes=15)
+"""How often a held event looks whether the invoice is final; that takes an hour or some days."""
 MAX_VALUE = 10**15 - 1
 """Stripe would accept more digits, and drop the event later."""
 
@@ -36,6 +47,8 @@ class Step(Enum):
     LOOK_UP = auto()
     """Find out what Stripe counted in the event's minute."""
     DELIVERED = auto()
+    WITHDRAWN = auto()
+    """A statement collects its amount instead; Stripe is not to hear of it."""
 
 
 def first_step(event: PendingEvent, now: datetime) -> Step | Refusal:
@@ -49,9 +62,28 @@ def first_step(event: PendingEvent, now: datetime) -> Step | Refusal:
         return Refusal(
             STRIPE_REJECTED, f"Stripe takes whole numbers of up to 15 digits, not {event.value}"
         )
+    if event.first_sent_at is None and now - event.occurred_at >= SENT_FOR:
+        return _passed(event)
+    if is_held(event):
+        return Refusal(
+            METER_HELD,
+            f"billed later than its period, whose invoice is not final yet; it could still grow "
+            f"by this usage of {event.occurred_at.isoformat()}",
+            HELD_LOOK.total_seconds(),
+        )
     if event.first_sent_at is None:
-        return Step.SEND if now - event.occurred_at < SENT_FOR else _passed(event)
+        return Step.SEND
     return Step.SEND if now - event.first_sent_at < RESENT_FOR else Step.LOOK_UP
+
+
+def is_held(event: PendingEvent) -> bool:
+    """Tell whether Stripe would collect the event with a period that does not bill it."""
+    books = event.books
+    if books is None or not books.invoiced_until <= event.occurred_at < books.closed_until:
+        return False
+    _, period = period_at(books.anchor, books.time_zone, event.occurred_at)
+    # An account's last period may end before its boundary, and then the books are closed there.
+    return event.billed_at >= min(period.end, books.closed_until)
 
 
 def step_after_look_up(
@@ -88,7 +120,7 @@ def idempotency_key(event: PendingEvent, now: datetime) -> str:
     """
     if event.first_sent_at is None or now - event.first_sent_at < RESENT_FOR:
         return event.identifier
-    return f"{event.identifier}#{(now - event.first_sent_at).days}"
+    return resend_key(event.identifier, (now - event.first_sent_at).days)
 
 
 def _passed(event: PendingEvent) -> Refusal:

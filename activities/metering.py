@@ -141,13 +141,15 @@ class MeteringActivities:
         if not sending:
             return steps
         async with self._ledger.begin() as tx:
-            await outbox.mark_sending(tx, sending, now)
-        answers = await self._transport.send([_outgoing(event, now) for event in sending])
+            ready = await outbox.mark_sending(tx, sending, now)
+        outgoing = [event for event in sending if event.meter_event_id in ready]
+        answers = await self._transport.send([_outgoing(event, now) for event in outgoing])
         return {
             **steps,
+            **{event.meter_event_id: Step.WITHDRAWN for event in sending},
             **{
                 event.meter_event_id: answer or Step.DELIVERED
-                for event, answer in zip(sending, answers, strict=True)
+                for event, answer in zip(outgoing, answers, strict=True)
             },
         }
 

@@ -76,6 +76,8 @@ STRIPE_UNAVAILABLE = Failure("StripeUnavailable", Action.RETRY, indeterminate=Tr
 STRIPE_REJECTED = Failure("StripeRejected", Action.PARK, alarm=True)
 STRIPE_FORBIDDEN = Failure("StripeForbidden", Action.PARK, alarm=True)
 CUSTOMER_UNMAPPED = Failure("CustomerUnmapped", Action.PARK, alarm=True)
+PAYMENT_DECLINED = Failure("PaymentDeclined", Action.PARK, alarm=True)
+METER_HELD = Failure("MeterHeld", Action.RETRY)
 METER_WINDOW_PASSED = Failure("MeterWindowPassed", Action.PARK, alarm=True)
 METER_OUTCOME_UNKNOWN = Failure("MeterOutcomeUnknown", Action.PARK, indeterminate=True, alarm=True)
 
@@ -136,6 +138,8 @@ def classify_stripe(status: int | None) -> Failure:
         return STRIPE_RATE_LIMITED
     if status in (401, 403):
         return STRIPE_FORBIDDEN
+    if status == 402:  # noqa: PLR2004
+        return PAYMENT_DECLINED  # nobody's bug: the course of an unpaid invoice is dunning
     # A cut or empty body arrives as an APIError with the status of success.
     if status == 409 or status >= 500 or status < 300:  # noqa: PLR2004
         return STRIPE_UNAVAILABLE

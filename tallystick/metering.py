@@ -9,6 +9,7 @@ counts it once (facts on Stripe, 'Read this first' 2, and 'Ranked traps' 2).
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,3 +72,26 @@ def meter_identifier(customer_id: str, request_id: str, meter: str) -> str:
     # As JSON, because joining with any separator would let two triples read alike.
     fact = json.dumps([customer_id, request_id, meter], separators=(",", ":"))
     return f"tallystick-{hashlib.sha256(fact.encode()).hexdigest()}"
+
+
+_RESENT = re.compile(r"#\d+$")
+_MOST_REPAIRS = 9
+
+
+def resend_key(identifier: str, days: int) -> str:
+    """Return the idempotency key under which an event is sent again after so many days."""
+    return f"{identifier}#{days}"
+
+
+def sent_identifier(reported: str) -> str:
+    """Return the identifier of the event that Stripe names by it, or by a key of its sends."""
+    return _RESENT.sub("", reported)
+
+
+def repairs(identifier: str) -> list[str]:
+    """Return all identifiers that one event can have, in the order in which it gets them.
+
+    An event that Stripe took and rejected later is sent again under the next of them.
+    """
+    first = identifier.partition("#r")[0]
+    return [first, *(f"{first}#r{number}" for number in range(1, _MOST_REPAIRS + 1))]

@@ -1,9 +1,10 @@
 """Adjustments: how a booked price is corrected without touching the record that holds it.
 
 `book` writes an adjustment and, where it brings a record its first price, the record's meter events
-in the same transaction: there is no moment at which usage is priced but not queued for Stripe. A
-difference is right only against what holds when it is booked, so runs that book do so one after the
-other (`one_at_a_time`), and the unique key (record, price book) refuses the same correction twice.
+in the same transaction: there is no moment at which usage is priced but not queued for Stripe. What
+a wallet has paid for moves the wallet in that transaction too. A difference is right only against
+what holds when it is booked, so runs that book do so one after the other (`one_at_a_time`), and the
+unique key (record, price book) refuses the same correction twice.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -17,7 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from tallystick.contracts import BillLine, MeterOrder, RequestKey
-from tallystick.ledger import accounts, outbox
+from tallystick.ledger import accounts, outbox, prepaid, terms
+from tallystick.ledger.account_tables import BillingAccount
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.effective import effective
 from tallystick.ledger.tables import Adjustment, MeterEvent, UsageRecord
@@ -116,13 +118,14 @@ async def book(tx: Transaction, new: NewAdjustment) -> bool:
 
     Returns False, and changes nothing, where this price book has adjusted the record before.
     """
-    by_kind = new.tokens.by_kind()
-    account = accounts.share_lock(literal(new.usage.key.customer_id))
+    usage, by_kind = new.usage, new.tokens.by_kind()
+    paid_from = await _wallet(tx, usage)
+    account = accounts.share_lock(literal(usage.key.customer_id))
     statement = (
         insert(Adjustment)
         .values(
-            usage_record_id=new.usage.usage_record_id,
-            customer_id=new.usage.key.customer_id,
+            usage_record_id=usage.usage_record_id,
+            customer_id=usage.key.customer_id,
             billed_at=accounts.billed_at(func.now(), account),
             price_book=new.price_book,
             reason=new.reason,
@@ -134,20 +137,38 @@ async def book(tx: Transaction, new: NewAdjustment) -> bool:
             lines=[line.model_dump(mode="json") for line in new.lines],
         )
         .on_conflict_do_nothing(index_elements=["usage_record_id", "price_book"])
-        .returning(col(Adjustment.adjustment_id))
+        .returning(col(Adjustment.adjustment_id), col(Adjustment.billed_at))
     )
-    if (await tx.execute(statement)).first() is None:
+    booked = (await tx.execute(statement)).one_or_none()
+    if booked is None:
         return False
+    if paid_from is not None:
+        await prepaid.adjust(
+            tx, paid_from, booked.adjustment_id, new.charge_nano_usd, booked.billed_at
+        )
     if new.first_price:
-        tokens = new.usage.tokens.plus(new.tokens).by_kind()
+        tokens = usage.tokens.plus(new.tokens).by_kind()
         await outbox.enqueue(
             tx,
-            usage_record_id=new.usage.usage_record_id,
-            key=new.usage.key,
-            occurred_at=new.usage.served_at,
+            usage_record_id=usage.usage_record_id,
+            key=usage.key,
+            occurred_at=usage.served_at,
             values=meter_values(new.charge_nano_usd, tokens),
         )
     return True
+
+
+async def _wallet(tx: Transaction, usage: BookedUsage) -> BillingAccount | None:
+    """Return the account whose wallet paid for the usage, locked; None where none did.
+
+    By the plan that the usage was charged by: what a wallet has paid it also corrects, whatever
+    plan the customer is on by now.
+    """
+    customer_id = usage.key.customer_id
+    terms_then = await terms.as_recorded(
+        tx, customer_id, usage.plan, usage.plan_from, usage.own_terms_from
+    )
+    return await accounts.lock(tx, customer_id) if terms_then.model == "prepaid" else None
 
 
 async def unmetered(
@@ -164,6 +185,7 @@ async def unmetered(
             col(UsageRecord.served_at) >= start,
             col(UsageRecord.served_at) < end,
             col(MeterEvent.delivered_at).is_(None),
+            col(MeterEvent.withdrawn_at).is_(None),
         )
         .group_by(col(MeterEvent.customer_id), col(MeterEvent.request_id))
         .order_by(col(MeterEvent.customer_id), col(MeterEvent.request_id))

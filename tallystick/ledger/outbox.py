@@ -1,8 +1,11 @@
 """The metering outbox: what Stripe is to be told, committed together with the usage record.
 
-An event leaves the outbox only by `mark_delivered`. `mark_sending` is committed before the first
+An event leaves the outbox by `mark_delivered`, or by being withdrawn: then a statement collects its
+amount on a line of its own, and Stripe must never count it. `mark_sending` is committed before a
 send, so that after a crash the next sender knows how long Stripe has known the identifier: within
-a day it may repeat the send, later it must first find out what Stripe counted.
+a day it may repeat the send, later it must first find out what Stripe counted. It is also where
+sending and withdrawing exclude each other: both change the event's row, and whoever comes second
+sees what the first has done.
 """
 
 from collections.abc import Sequence
@@ -10,21 +13,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from tallystick.contracts import RequestKey
+from tallystick.ledger.account_tables import BillingAccount, MeterRejection
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.tables import Customer, MeterEvent
-from tallystick.metering import meter_identifier
+from tallystick.ledger.tables import Adjustment, Customer, MeterEvent, UsageRecord
+from tallystick.metering import CHARGE_METER, meter_identifier, repairs, sent_identifier
+from tallystick.plans.periods import Period
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where the boundaries of an account lie, and how far it is closed and invoiced."""
+
+    anchor: datetime
+    time_zone: str
+    closed_until: datetime
+    invoiced_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
     """An event that Stripe has not acknowledged. `value` is a count or whole nano-USD.
 
-    `stripe_customer_id` is the mapping as it is now, None while the customer has none.
+    `stripe_customer_id` is the mapping as it is now, None while the customer has none. `billed_at`
+    says in which period its charge is billed, `books` of which account; None without one.
     """
 
     meter_event_id: int
@@ -35,6 +51,8 @@ class PendingEvent:
     occurred_at: datetime
     first_sent_at: datetime | None
     stripe_customer_id: str | None
+    billed_at: datetime
+    books: Books | None = None
 
 
 def events_of(key: RequestKey, values: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
@@ -77,6 +95,22 @@ async def enqueue(
     return len(rows)
 
 
+_WAITING = (col(MeterEvent.delivered_at).is_(None), col(MeterEvent.withdrawn_at).is_(None))
+
+# In which period the charge of an event is billed: that of its record, or where the record had no
+# price, that of the adjustment which brought it the first one.
+_billed_at = case(
+    (col(UsageRecord.charge_nano_usd).is_not(None), col(UsageRecord.billed_at)),
+    else_=func.coalesce(
+        select(func.min(col(Adjustment.billed_at)))
+        .where(col(Adjustment.usage_record_id) == col(UsageRecord.usage_record_id))
+        .correlate(UsageRecord)
+        .scalar_subquery(),
+        col(UsageRecord.billed_at),
+    ),
+)
+
+
 async def pending(tx: Transaction, keys: Sequence[RequestKey]) -> list[PendingEvent]:
     """Return the undelivered events of these requests, oldest first, parked ones included."""
     statement = (
@@ -92,13 +126,26 @@ async def pending(tx: Transaction, keys: Sequence[RequestKey]) -> list[PendingEv
             func.coalesce(
                 col(MeterEvent.stripe_customer_id), col(Customer.stripe_customer_id)
             ).label("stripe_customer_id"),
+            _billed_at.label("billed_at"),
+            col(BillingAccount.anchor),
+            col(BillingAccount.time_zone),
+            col(BillingAccount.closed_until),
+            col(BillingAccount.invoiced_until),
         )
         .join(Customer, col(Customer.customer_id) == col(MeterEvent.customer_id))
+        .join(UsageRecord, col(UsageRecord.usage_record_id) == col(MeterEvent.usage_record_id))
+        .outerjoin(
+            BillingAccount,
+            and_(
+                col(BillingAccount.customer_id) == col(MeterEvent.customer_id),
+                col(MeterEvent.meter) == CHARGE_METER,  # no other has a price
+            ),
+        )
         .where(
             tuple_(col(MeterEvent.customer_id), col(MeterEvent.request_id)).in_(
                 [(key.customer_id, key.request_id) for key in keys]
             ),
-            col(MeterEvent.delivered_at).is_(None),
+            *_WAITING,
         )
         .order_by(col(MeterEvent.meter_event_id))
     )
@@ -112,26 +159,39 @@ async def pending(tx: Transaction, keys: Sequence[RequestKey]) -> list[PendingEv
             occurred_at=row.occurred_at,
             first_sent_at=row.first_sent_at,
             stripe_customer_id=row.stripe_customer_id,
+            billed_at=row.billed_at,
+            books=Books(row.anchor, row.time_zone, row.closed_until, row.invoiced_until)
+            if row.anchor is not None
+            else None,
         )
         for row in await tx.execute(statement)
     ]
 
 
-async def mark_sending(tx: Transaction, events: Sequence[PendingEvent], at: datetime) -> None:
-    """Note the first send and the Stripe customer it names. To be committed before the call."""
-    fresh = [event for event in events if event.first_sent_at is None]
+async def mark_sending(tx: Transaction, events: Sequence[PendingEvent], at: datetime) -> set[int]:
+    """Note that these events are sent, the first send and the Stripe customer it names.
+
+    To be committed before the call. Returns the ids of those that may be sent: what was withdrawn
+    in the meantime may not.
+    """
     by_customer: dict[str | None, list[int]] = {}
-    for event in fresh:
+    for event in events:
         by_customer.setdefault(event.stripe_customer_id, []).append(event.meter_event_id)
+    ready: set[int] = set()
     for stripe_customer_id, ids in by_customer.items():
-        await _update(
-            tx,
-            ids,
-            first_sent_at=func.coalesce(col(MeterEvent.first_sent_at), at),
-            stripe_customer_id=stripe_customer_id,
-            parked_at=None,
-            parked_reason=None,
+        statement = (
+            update(MeterEvent)
+            .where(col(MeterEvent.meter_event_id).in_(ids), *_WAITING)
+            .values(
+                first_sent_at=func.coalesce(col(MeterEvent.first_sent_at), at),
+                stripe_customer_id=stripe_customer_id,
+                parked_at=None,
+                parked_reason=None,
+            )
+            .returning(col(MeterEvent.meter_event_id))
         )
+        ready.update(row.meter_event_id for row in await tx.execute(statement))
+    return ready
 
 
 async def mark_delivered(tx: Transaction, meter_event_ids: Sequence[int], at: datetime) -> None:
@@ -168,10 +228,11 @@ async def sums_in_window(
 ) -> WindowSums:
     """Add up what was sent for the window [start, end): acknowledged, and not (yet)."""
     value = col(MeterEvent.value)
-    is_delivered = col(MeterEvent.delivered_at).is_not(None)
     statement = select(
-        func.coalesce(func.sum(value).filter(is_delivered), 0).label("delivered"),
-        func.coalesce(func.sum(value).filter(~is_delivered), 0).label("undelivered"),
+        func.coalesce(func.sum(value).filter(col(MeterEvent.delivered_at).is_not(None)), 0).label(
+            "delivered"
+        ),
+        func.coalesce(func.sum(value).filter(*_WAITING), 0).label("undelivered"),
     ).where(
         col(MeterEvent.stripe_customer_id) == stripe_customer_id,
         col(MeterEvent.meter) == meter,
@@ -181,3 +242,117 @@ async def sums_in_window(
     )
     row = (await tx.execute(statement)).one()
     return WindowSums(int(row.delivered), int(row.undelivered))
+
+
+# --- Charges of one period ------------------------------------------------------------------------
+# Those of usage served in the period and billed in it; what was served before is late usage, which
+# a statement collects by items. Found by the record, whose index has customer and instant.
+def _charges_of(customer_id: str, period: Period) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(UsageRecord.usage_record_id) == col(MeterEvent.usage_record_id),
+        col(UsageRecord.customer_id) == customer_id,
+        col(UsageRecord.served_at) >= period.start,
+        col(MeterEvent.meter) == CHARGE_METER,
+        _billed_at < period.end,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingCharges:
+    """Charge events of a period that Stripe has not acknowledged: how many, how many of them are
+    on their way (sent, and not parked), and why one of the others is parked."""
+
+    count: int
+    on_their_way: int
+    parked_reason: str | None
+
+
+async def waiting_charges(tx: Transaction, customer_id: str, period: Period) -> WaitingCharges:
+    """Return what of the period's charges Stripe has not acknowledged."""
+    on_its_way = and_(
+        col(MeterEvent.first_sent_at).is_not(None), col(MeterEvent.parked_at).is_(None)
+    )
+    statement = select(
+        func.count().label("events"),
+        func.count().filter(on_its_way).label("on_their_way"),
+        func.max(col(MeterEvent.parked_reason)).label("parked_reason"),
+    ).where(*_charges_of(customer_id, period), *_WAITING)
+    row = (await tx.execute(statement)).one()
+    return WaitingCharges(row.events, row.on_their_way, row.parked_reason)
+
+
+async def withdraw_outside(
+    tx: Transaction, customer_id: str, period: Period, collected: Period, at: datetime
+) -> int:
+    """Withdraw the period's charges that lie outside the span that Stripe collects.
+
+    What Stripe counts there is on no invoice of its own. Spans are compared as Stripe does, in
+    whole seconds. Returns how many were withdrawn now.
+    """
+    second = func.date_trunc("second", col(UsageRecord.served_at))
+    outside = or_(second < collected.start, second >= collected.end)
+    return await _withdraw(tx, at, *_charges_of(customer_id, period), outside)
+
+
+async def withdraw_waiting(tx: Transaction, customer_id: str, period: Period, at: datetime) -> int:
+    """Withdraw the period's charges that were never sent, or are parked; returns how many.
+
+    For use when Stripe's summaries have shown that it counts none of them.
+    """
+    stopped = or_(col(MeterEvent.first_sent_at).is_(None), col(MeterEvent.parked_at).is_not(None))
+    return await _withdraw(
+        tx, at, *_charges_of(customer_id, period), stopped, col(MeterEvent.delivered_at).is_(None)
+    )
+
+
+async def _withdraw(tx: Transaction, at: datetime, *which: ColumnElement[bool]) -> int:
+    statement = (
+        update(MeterEvent)
+        .where(*which, col(MeterEvent.withdrawn_at).is_(None))
+        .values(withdrawn_at=at, parked_at=None, parked_reason=None)
+    )
+    return (await tx.execute(statement)).rowcount
+
+
+# --- Rejected after their receipt -----------------------------------------------------------------
+async def reject(
+    tx: Transaction, *, reported: str, code: str, message: str, event_id: str, at: datetime
+) -> RequestKey | None:
+    """Note that Stripe has rejected an event that it took, and park it; returns whose it is.
+
+    The event is as if never sent, under another identifier: whether a rejected one may be used
+    again is not documented (facts on Stripe, 'Meters'). Reported again, nothing changes.
+
+    Args:
+        tx: the transaction.
+        reported: what the error report names: an identifier, or the idempotency key of a send.
+        code: why, in Stripe's vocabulary.
+        message: why, in Stripe's words.
+        event_id: the event of Stripe's that carried the report.
+        at: the instant it was rejected.
+    """
+    identifier = sent_identifier(reported)
+    rejection = insert(MeterRejection).values(
+        identifier=identifier, code=code, event_id=event_id, message=message, rejected_at=at
+    )
+    await tx.execute(rejection.on_conflict_do_nothing())
+    names = repairs(identifier)
+    whose = (col(MeterEvent.customer_id), col(MeterEvent.request_id))
+    if identifier in names[:-1]:
+        await tx.execute(
+            update(MeterEvent)
+            .where(
+                col(MeterEvent.identifier) == identifier,
+                col(MeterEvent.first_sent_at).is_not(None),
+            )
+            .values(
+                identifier=names[names.index(identifier) + 1],
+                stripe_customer_id=None,
+                first_sent_at=None,
+                delivered_at=None,
+                parked_at=at,
+                parked_reason=f"Stripe rejected it after its receipt: {code}: {message}",
+            )
+        )
+    row = (await tx.execute(select(*whose).where(col(MeterEvent.identifier).in_(names)))).first()
+    return RequestKey(customer_id=row.customer_id, request_id=row.request_id) if row else None

@@ -246,7 +246,11 @@ async def _unmetered(tx: Transaction, older_than: datetime) -> list[Waiting]:
             func.max(usage.c.charge_nano_usd).label("charge"),
         )
         .join(usage, usage.c.usage_record_id == col(MeterEvent.usage_record_id))
-        .where(col(MeterEvent.delivered_at).is_(None), col(MeterEvent.occurred_at) < older_than)
+        .where(
+            col(MeterEvent.delivered_at).is_(None),
+            col(MeterEvent.withdrawn_at).is_(None),
+            col(MeterEvent.occurred_at) < older_than,
+        )
         .group_by(col(MeterEvent.customer_id), col(MeterEvent.request_id))
     )
     return [

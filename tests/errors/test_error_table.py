@@ -51,7 +51,7 @@ STRIPE = [
     (204, "StripeUnavailable", "retry", True, False),
     (400, "StripeRejected", "park", False, True),
     (401, "StripeForbidden", "park", False, True),
-    (402, "StripeRejected", "park", False, True),
+    (402, "PaymentDeclined", "park", False, True),
     (403, "StripeForbidden", "park", False, True),
     (404, "StripeRejected", "park", False, True),
     (409, "StripeUnavailable", "retry", True, False),

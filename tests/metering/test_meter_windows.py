@@ -25,6 +25,7 @@ def _event(*, used: timedelta, sent: timedelta | None = None, value: int = 5) ->
         occurred_at=NOW - used,
         first_sent_at=None if sent is None else NOW - sent,
         stripe_customer_id="cus_1",
+        billed_at=NOW - used,
     )
 
 
