@@ -78,13 +78,16 @@ def hold_routes(holds: Holds) -> list[Route]:
 
 
 def clock_routes(clock: SettableClock) -> list[Route]:
-    """`/_sandbox/clock`: GET the time, POST a `ClockOrder` to set it."""
+    """`/_sandbox/clock`: GET the time, POST a `ClockOrder` to set it; it only goes forward."""
 
     async def show(_: Request) -> JSONResponse:
         return JSONResponse(clock.state())
 
     async def set_clock(request: Request) -> JSONResponse:
-        clock.set(await read_order(request, ClockOrder))
+        order = await read_order(request, ClockOrder)
+        if order.now is not None and order.now < clock():
+            raise HTTPException(400, f"the clock shows {clock():.3f} and only goes forward")
+        clock.set(order)
         return await show(request)
 
     path = "/_sandbox/clock"

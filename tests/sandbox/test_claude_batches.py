@@ -351,8 +351,14 @@ async def test_a_clock_that_was_set_stands_still():
     async with stand_in(clock=lambda: NOON) as claude:
         assert await claude.get("clock") == {"now": NOON, "running": True}
         assert await claude.post("clock", advance=90) == {"now": NOON + 90, "running": False}
-        assert await claude.post("clock", now=NOON) == {"now": NOON, "running": False}
-        for wrong in ({}, {"now": 1, "advance": 1}, {"now": "soon"}, {"advance": -1}):
+        assert await claude.post("clock", now=NOON + 99) == {"now": NOON + 99, "running": False}
+        for wrong in (
+            {},
+            {"now": 1, "advance": 1},
+            {"now": "soon"},
+            {"advance": -1},
+            {"now": NOON},
+        ):
             answer = await claude.control.post("/_sandbox/clock", json=wrong)
             assert answer.status_code == 400
-        assert await claude.get("clock") == {"now": NOON, "running": False}
+        assert await claude.get("clock") == {"now": NOON + 99, "running": False}

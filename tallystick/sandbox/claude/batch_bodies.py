@@ -21,7 +21,7 @@ _FORBIDDEN = ("speed", "store", "thread", "threads", "cache_hint", "context_hint
 
 
 class BatchRequest(TypedDict):
-    """One request of a batch; its `params` are judged when their turn comes."""
+    """One request of a batch; its `params` are judged one by one, as a message's are."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportGeneralTypeIssues]
 
