@@ -8,9 +8,11 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from tallystick.temporal import DATA_CONVERTER
+from workflows.billing_cycle import BillingCycleWorkflow
 from workflows.claude_request import ClaudeRequestWorkflow
+from workflows.sweep import SweepWorkflow
 
-WORKFLOWS = [ClaudeRequestWorkflow]
+WORKFLOWS = [ClaudeRequestWorkflow, BillingCycleWorkflow, SweepWorkflow]
 
 # Pure modules without state: passed through, they are loaded once and not once for each workflow,
 # which is most of what the sandbox costs (facts on Temporal, 'Figures').
