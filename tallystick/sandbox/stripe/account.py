@@ -37,8 +37,8 @@ class Account:
         """HTTP calls by method and path template."""
         self.dunning = Dunning()
         """How failed payments are tried again."""
-        self.on_event: list[Callable[[Obj, Obj], None]] = []
-        """Who is told of a new event, and of its thin twin."""
+        self.on_event: list[Callable[[Obj | None, Obj], None]] = []
+        """Who is told of a new event, if it is a v1 one, and of its thin twin."""
         self._tables: defaultdict[str, dict[str, Obj]] = defaultdict(dict)
         self._busy: set[tuple[str, str]] = set()
 

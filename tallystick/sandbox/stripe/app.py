@@ -25,6 +25,7 @@ from tallystick.sandbox.stripe import (
     balances,
     catalog,
     customers,
+    drafts,
     events,
     faults,
     invoice_items,
@@ -35,14 +36,17 @@ from tallystick.sandbox.stripe import (
     meters,
     payment_methods,
     subscriptions,
+    webhook_endpoints,
 )
 from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.billing_control import billing_routes
 from tallystick.sandbox.stripe.control import journal_routes
+from tallystick.sandbox.stripe.courier import Courier
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint
 from tallystick.sandbox.stripe.expand import expanded
 from tallystick.sandbox.stripe.faults import StripeFault
 from tallystick.sandbox.stripe.idempotency import Answer, Replays
+from tallystick.sandbox.stripe.webhook_control import webhook_routes
 from tallystick.sandbox.stripe.wire import Obj, Refusal, decode_form, parse, public
 
 _RESOURCES = (
@@ -58,6 +62,7 @@ _RESOURCES = (
     invoices,
     invoice_payments,
     events,
+    webhook_endpoints,
 )
 
 
@@ -185,8 +190,10 @@ def _unknown(account: Account, version: str) -> Route:
     return Route(f"/{version}/{{rest:path}}", answer, methods=["GET", "POST", "DELETE"])
 
 
-async def _settled() -> None:
-    """Nothing is under way."""
+def _heard(account: Account, event: Obj) -> None:
+    """Let a draft's hour begin when the last of those who wanted to know of it has answered."""
+    if event["type"] == "invoice.created":
+        drafts.delivered(account, event["data"]["object"]["id"])
 
 
 def create_stripe_app(
@@ -205,13 +212,15 @@ def create_stripe_app(
         event_seconds: how long one meter event occupies its customer and meter.
     """
     account = Account(clock, summary_lag=summary_lag, event_seconds=event_seconds)
+    courier = Courier(account, lambda event: _heard(account, event))
     armed, holds = Faults(faults.KINDS, order), Holds()
     gates = _Gates(account, armed, holds)
     app = Starlette(
         routes=[
             *(gates.route(each) for resource in _RESOURCES for each in resource.ENDPOINTS),
             *journal_routes(account),
-            *billing_routes(account, _settled),
+            *billing_routes(account, courier.settled),
+            *webhook_routes(account, courier),
             *fault_routes(armed),
             *hold_routes(holds),
             _unknown(account, "v1"),

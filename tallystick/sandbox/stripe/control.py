@@ -6,6 +6,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from tallystick.sandbox.stripe.account import Account
+from tallystick.sandbox.stripe.events import METER_ERRORS
+from tallystick.sandbox.stripe.wire import public
 
 _PAGE = 1_000
 
@@ -27,7 +29,9 @@ def journal_routes(account: Account) -> list[Route]:
         return JSONResponse({**account.journal.totals(), "calls": dict(account.calls)})
 
     async def error_reports(_: Request) -> JSONResponse:
-        return JSONResponse({"error_reports": account.journal.error_reports})
+        thin = account.table("thin event").values()
+        reports = [public(event) for event in thin if event["type"] in METER_ERRORS]
+        return JSONResponse({"error_reports": reports})
 
     return [
         Route("/_sandbox/journal", journal, methods=["GET"]),

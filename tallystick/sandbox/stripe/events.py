@@ -29,7 +29,10 @@ KEPT_SECONDS = 30 * 86400
 
 PATH, V2_PATH = "/v1/events", "/v2/core/events"
 
+METER_ERRORS = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
+
 _ADDRESSES = {
+    "billing.meter": "/v1/billing/meters/",
     "customer": "/v1/customers/",
     "invoice": "/v1/invoices/",
     "invoiceitem": "/v1/invoiceitems/",
@@ -69,11 +72,7 @@ def emit(account: Account, type: str, obj: Obj, previous: Obj | None = None) -> 
         account,
         f"v1.{type}",
         livemode=obj["livemode"],
-        related={
-            "id": obj["id"],
-            "type": obj["object"],
-            "url": _ADDRESSES[obj["object"]] + obj["id"],
-        },
+        related=_related(obj),
         snapshot_event=event["id"],
     )
     _tell(account, event, thin)
@@ -91,8 +90,8 @@ def updating(account: Account, type: str, obj: Obj) -> Generator[None, None, Non
         emit(account, type, obj, changed)
 
 
-def again(account: Account, event: Obj) -> Obj:
-    """Emit the same change once more, under ids of its own."""
+def twin(account: Account, event: Obj) -> tuple[Obj, Obj]:
+    """Make the same change a second event, whole and thin, under ids of its own; nobody is told."""
     fresh = {key: value for key, value in event.items() if key != "id"}
     copy = account.add("event", "evt", fresh | {"pending_webhooks": 0})
     old = next(
@@ -101,8 +100,43 @@ def again(account: Account, event: Obj) -> Obj:
         if each.get("snapshot_event") == event["id"]
     )
     thin = {key: value for key, value in old.items() if key != "id"}
-    _tell(account, copy, account.add("thin event", "evt", thin | {"snapshot_event": copy["id"]}))
+    return copy, account.add("thin event", "evt", thin | {"snapshot_event": copy["id"]})
+
+
+def again(account: Account, event: Obj) -> Obj:
+    """Emit the same change once more, as another event."""
+    copy, thin = twin(account, event)
+    _tell(account, copy, thin)
     return copy
+
+
+def report_meter_error(
+    account: Account, code: str, *, sample: str, meter: Obj | None, livemode: bool
+) -> None:
+    """Emit the thin event of a meter event that failed after it was accepted.
+
+    `sample` is what the report names the meter event by.
+    """
+    now = rfc3339(account.clock())
+    named = {"error_message": f"rejected: {code}", "request": {"identifier": sample}}
+    kinds = [{"code": code, "error_count": 1, "sample_errors": [named]}]
+    thin = _add_thin(
+        account,
+        METER_ERRORS[meter is None],
+        livemode=livemode,
+        related=_related(meter) if meter else None,
+        data={
+            "developer_message_summary": f"There is 1 invalid event: {code}.",
+            "reason": {"error_count": 1, "error_types": kinds},
+            "validation_start": now,
+            "validation_end": now,
+        },
+    )
+    _tell(account, None, thin)
+
+
+def _related(obj: Obj) -> Obj:
+    return {"id": obj["id"], "type": obj["object"], "url": _ADDRESSES[obj["object"]] + obj["id"]}
 
 
 def _add_thin(
@@ -121,7 +155,7 @@ def _add_thin(
     )
 
 
-def _tell(account: Account, event: Obj, thin: Obj) -> None:
+def _tell(account: Account, event: Obj | None, thin: Obj) -> None:
     for listener in account.on_event:
         listener(event, thin)
 
@@ -161,7 +195,8 @@ def _kept(account: Account, kind: str, created: str) -> Iterable[Obj]:
     return [row for row in reversed(account.table(kind).values()) if row[created] >= since]
 
 
-def _matches(type: str, wanted: list[str] | None) -> bool:
+def matches(type: str, wanted: list[str] | None) -> bool:
+    """Say whether a type is wanted: by name, or by a pattern that ends in `*`."""
     if wanted is None:
         return True
     return any(
@@ -177,7 +212,7 @@ async def listed(call: Call, params: List) -> Obj:
     rows = [
         row
         for row in _kept(call.account, "event", "created")
-        if _matches(row["type"], wanted)
+        if matches(row["type"], wanted)
         and within(row["created"], params.created)
         and params.delivery_success in (None, row["pending_webhooks"] == 0)
     ]
@@ -196,7 +231,7 @@ async def listed_v2(call: Call, params: V2List) -> Obj:
     rows = [
         row
         for row in _kept(call.account, "thin event", "_created")
-        if _matches(row["type"], params.types)
+        if matches(row["type"], params.types)
         and within(row["_created"], Span(**bounds))
         and params.object_id in (None, row.get("related_object", {}).get("id"))
     ]

@@ -6,7 +6,6 @@ resend after that counts again, which is the trap a biller must not fall into (f
 'Read this first' 2).
 """
 
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -45,11 +44,10 @@ class Entry:
 
 
 class Journal:
-    """Every accepted event in order of receipt, and the reports on those that failed later."""
+    """Every accepted event in order of receipt."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.error_reports: list[dict[str, Any]] = []
         self._by_pair: defaultdict[tuple[str, str | None], list[Entry]] = defaultdict(list)
         self._identifiers: dict[str, Entry] = {}
 
@@ -78,40 +76,6 @@ class Journal:
     def effective(self, event_name: str, customer: str) -> Iterator[Entry]:
         """Return what counts for one customer on one meter, in order of receipt."""
         return (e for e in self._by_pair.get((event_name, customer), ()) if e.rejected is None)
-
-    def reject(
-        self, entry: Entry, code: str, *, sample: str, meter_id: str | None, livemode: bool
-    ) -> None:
-        """Let an accepted event not count, and report it as Stripe's thin events do.
-
-        `sample` is what the report names the event by.
-        """
-        entry.rejected = code
-        named = {"error_message": f"rejected: {code}", "request": {"identifier": sample}}
-        self.error_reports.append(
-            {
-                "id": f"evt_{secrets.token_hex(8)}",
-                "object": "v2.core.event",
-                "type": "v1.billing.meter.error_report_triggered"
-                if meter_id
-                else "v1.billing.meter.no_meter_found",
-                "livemode": livemode,
-                "created": entry.received_at,
-                "related_object": {
-                    "id": meter_id,
-                    "type": "billing.meter",
-                    "url": f"/v1/billing/meters/{meter_id}",
-                }
-                if meter_id
-                else None,
-                "data": {
-                    "reason": {
-                        "error_count": 1,
-                        "error_types": [{"code": code, "error_count": 1, "sample_errors": [named]}],
-                    }
-                },
-            }
-        )
 
     def totals(self) -> dict[str, Any]:
         """Return effective counts and exact sums, by meter and by meter and customer."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint
+from tallystick.sandbox.stripe.events import report_meter_error
 from tallystick.sandbox.stripe.faults import DuplicateReported, RejectedLater
 from tallystick.sandbox.stripe.journal import Entry
 from tallystick.sandbox.stripe.meters import meter_for
@@ -155,13 +156,8 @@ def accept(
         idempotency_key=call.idempotency_key,
     )
     if rejected is not None:
-        account.journal.reject(
-            entry,
-            rejected,
-            sample=sample,
-            meter_id=meter["id"] if meter else None,
-            livemode=call.livemode,
-        )
+        entry.rejected = rejected
+        report_meter_error(account, rejected, sample=sample, meter=meter, livemode=call.livemode)
     return entry
 
 

@@ -87,9 +87,9 @@ class Timeline:
                 self._clock.set(ClockOrder(now=self._due[0][0]))
             self._clock.set(ClockOrder(now=goal))
 
-    def state(self) -> dict[str, float | bool]:
-        """Return the time and whether it passes, as JSON."""
-        return self._clock.state()
+    def state(self) -> dict[str, float | bool | None]:
+        """Return the time, whether it passes, and when something falls due next, as JSON."""
+        return {**self._clock.state(), "next": self._due[0][0] if self._due else None}
 
     def _set_timer(self) -> None:
         if self._timer is not None:
