@@ -57,6 +57,8 @@ class Outcome(StrEnum):
 
 OPEN_ATTEMPTS = "outcome IN ('started', 'indeterminate')"
 """Attempts whose cost is not known yet, as the condition of a partial index."""
+LOST_ATTEMPTS = "outcome IN ('failed', 'indeterminate')"
+"""Attempts that have ended without an answer, likewise."""
 
 
 class Plan(SQLModel, table=True):
@@ -128,6 +130,9 @@ class Attempt(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("customer_id", "request_id", "number"),
         Index("ix_attempts_open", "started_at", postgresql_where=text(OPEN_ATTEMPTS)),
+        Index(
+            "ix_attempts_lost", "customer_id", "started_at", postgresql_where=text(LOST_ATTEMPTS)
+        ),
     )
 
     attempt_id: int | None = count(default=None, primary_key=True)
@@ -261,6 +266,12 @@ class MeterEvent(SQLModel, table=True):
             postgresql_where=text("delivered_at IS NULL"),
         ),
         Index("ix_meter_events_window", "stripe_customer_id", "meter", "occurred_at"),
+        Index(
+            "ix_meter_events_withdrawn",
+            "customer_id",
+            "occurred_at",
+            postgresql_where=text("withdrawn_at IS NOT NULL"),
+        ),
     )
 
     meter_event_id: int | None = count(default=None, primary_key=True)

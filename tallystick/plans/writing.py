@@ -20,7 +20,6 @@ from tallystick.plans.statement import (
 )
 from tallystick.plans.summary import in_words
 
-
 NONE_LOST = LostAttempts(failed=0, unknown=0, estimated_cost_usd=Decimal(0))
 
 

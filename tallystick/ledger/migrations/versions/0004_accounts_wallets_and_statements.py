@@ -282,6 +282,18 @@ def upgrade() -> None:
     )
     op.add_column("customers", sa.Column("suspended_by", sa.String(), nullable=True))
     op.add_column("meter_events", sa.Column("withdrawn_at", INSTANT, nullable=True))
+    op.create_index(
+        "ix_meter_events_withdrawn",
+        "meter_events",
+        ["customer_id", "occurred_at"],
+        postgresql_where=sa.text("withdrawn_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_attempts_lost",
+        "attempts",
+        ["customer_id", "started_at"],
+        postgresql_where=sa.text("outcome IN ('failed', 'indeterminate')"),
+    )
     for table in APPEND_ONLY:
         op.execute(
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
@@ -318,6 +330,7 @@ def downgrade() -> None:
     op.drop_column("adjustments", "billed_at")
     op.drop_column("adjustments", "customer_id")
     op.drop_column("customers", "suspended_by")
+    op.drop_index("ix_attempts_lost", "attempts")
     op.drop_column("meter_events", "withdrawn_at")
     for table in TABLES:
         op.drop_table(table)
