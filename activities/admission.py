@@ -20,6 +20,7 @@ from activities.failures import failure
 from tallystick.contracts import Admission, ClaudeRequest, RequestKey
 from tallystick.errors import (
     ALREADY_BILLED,
+    BALANCE_EXHAUSTED,
     CONVERSATION_CAP_REACHED,
     CUSTOMER_SUSPENDED,
     INVALID_REQUEST,
@@ -29,13 +30,14 @@ from tallystick.errors import (
     SPEND_CAP_REACHED,
     UNKNOWN_CUSTOMER,
 )
-from tallystick.ledger import customers, reservations, terms, usage
+from tallystick.ledger import accounts, customers, reservations, terms, usage, wallet
+from tallystick.ledger.account_tables import BillingAccount
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
 from tallystick.ledger.tables import Customer, CustomerStatus, UsageRecord
 from tallystick.ledger.terms import Standing, TermsInForce
+from tallystick.money import from_nano_usd
 from tallystick.plans import highest_charge
 from tallystick.plans.guards import Limits, Pass, Refusal, Undecided, check
-from tallystick.plans.periods import calendar_month
 from tallystick.plans.rooms import Fits, Occupied, Room, find_room
 
 WAIT_FIRST, WAIT_LONGEST = 1.5, 15.0
@@ -73,7 +75,7 @@ class AdmissionActivities:
                 raise _repeated(request, billed)
             customer, agreed = _in_good_standing(key.customer_id, standing)
             passed = await self._guard(request, now)
-            if customer.spend_cap_usd is None and request.conversation_id is None:
+            if not _has_rooms(request, customer, agreed):
                 return Admission(warnings=passed.warnings)
             found = await self._reserve(request, agreed, passed, now)
             if isinstance(found, Refusal) and not passed.counted:
@@ -122,7 +124,7 @@ class AdmissionActivities:
         async with self._ledger.begin() as tx:
             customer = await customers.lock(tx, request.customer_id)
             await reservations.release_lapsed(tx, request.customer_id, now)
-            found = find_room(await self._rooms(tx, customer, request, now), most.usd)
+            found = find_room(await self._rooms(tx, customer, agreed, request, now), most.usd)
             if isinstance(found, Fits):
                 await reservations.reserve(
                     tx,
@@ -134,25 +136,21 @@ class AdmissionActivities:
         return found
 
     async def _rooms(
-        self, tx: Transaction, customer: Customer, request: ClaudeRequest, now: datetime
+        self,
+        tx: Transaction,
+        customer: Customer,
+        agreed: TermsInForce,
+        request: ClaudeRequest,
+        now: datetime,
     ) -> list[Room]:
         """Return every limit beyond the request itself that applies to it."""
         rooms: list[Room] = []
-        if customer.spend_cap_usd is not None:
-            month = calendar_month(now, customer.time_zone)
-            taken = await reservations.used(tx, customer.customer_id, since=month.start)
-            rooms.append(
-                Room(
-                    name="the customer's spend cap for this month",
-                    limit_usd=customer.spend_cap_usd,
-                    spent_usd=taken.spent_usd,
-                    reserved_usd=taken.reserved_usd,
-                    failure=SPEND_CAP_REACHED,
-                    remedy="lower max_tokens, raise the cap with `tallystick customer cap "
-                    f"{customer.customer_id} --spend-cap USD`, or wait for the next month, which "
-                    f"begins {month.end.isoformat()}",
-                )
-            )
+        account = await accounts.get(tx, customer.customer_id)
+        if agreed.terms.model == "prepaid":
+            rooms.append(await _balance(tx, customer, agreed, account, now))
+        cap = _cap(customer, agreed)
+        if cap is not None:
+            rooms.append(await _spend_cap(tx, customer, cap, account, now))
         if request.conversation_id is not None:
             taken = await reservations.used(
                 tx, customer.customer_id, conversation_id=request.conversation_id
@@ -169,6 +167,67 @@ class AdmissionActivities:
                 )
             )
         return rooms
+
+
+def _cap(customer: Customer, agreed: TermsInForce) -> Decimal | None:
+    """Return the customer's own spend cap, or the plan's."""
+    own = customer.spend_cap_usd
+    return agreed.terms.spend_cap_usd if own is None else own
+
+
+def _has_rooms(request: ClaudeRequest, customer: Customer, agreed: TermsInForce) -> bool:
+    return (
+        agreed.terms.model == "prepaid"
+        or _cap(customer, agreed) is not None
+        or request.conversation_id is not None
+    )
+
+
+async def _balance(
+    tx: Transaction,
+    customer: Customer,
+    agreed: TermsInForce,
+    account: BillingAccount | None,
+    now: datetime,
+) -> Room:
+    customer_id = customer.customer_id
+    if account is None:
+        raise failure(
+            BALANCE_EXHAUSTED,
+            f"customer {customer_id!r} is on the prepaid plan {agreed.plan!r} and has no account "
+            f"to hold a balance; `tallystick customer add {customer_id} --plan {agreed.plan}` "
+            f"opens it, `tallystick wallet grant {customer_id} USD` gives it credit",
+        )
+    funds = await wallet.funds(tx, customer_id, now)
+    return Room(
+        name="the prepaid balance",
+        limit_usd=from_nano_usd(funds.balance_nano_usd),
+        spent_usd=Decimal(0),  # what is spent has left the balance
+        reserved_usd=from_nano_usd(funds.reserved_nano_usd),
+        failure=BALANCE_EXHAUSTED,
+        remedy=f"lower max_tokens, or add credit with `tallystick wallet top-up {customer_id} USD`",
+    )
+
+
+async def _spend_cap(
+    tx: Transaction,
+    customer: Customer,
+    cap_usd: Decimal,
+    account: BillingAccount | None,
+    now: datetime,
+) -> Room:
+    name, period = reservations.cap_period(account, customer.time_zone, now)
+    taken = await reservations.used(tx, customer.customer_id, since=period.start)
+    return Room(
+        name=f"the customer's spend cap for this {name}",
+        limit_usd=cap_usd,
+        spent_usd=taken.spent_usd,
+        reserved_usd=taken.reserved_usd,
+        failure=SPEND_CAP_REACHED,
+        remedy="lower max_tokens, raise the cap with `tallystick customer cap "
+        f"{customer.customer_id} --spend-cap USD`, or wait for the next {name}, which "
+        f"begins {period.end.isoformat()}",
+    )
 
 
 def _refused(refusal: Refusal) -> ApplicationError:

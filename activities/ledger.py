@@ -5,6 +5,7 @@ by the usage record's unique key, and what is abandoned stays so. Prices and cha
 by `tallystick.pricing` and `tallystick.plans`; this module only carries rows to them and back.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from temporalio import activity
@@ -13,7 +14,7 @@ from activities.failures import failure
 from tallystick.contracts import BillLine, RecordedUsage, RecordOrder, RequestKey
 from tallystick.errors import LEDGER_UNAVAILABLE
 from tallystick.insight import ConversationSoFar, Turn, warnings_for
-from tallystick.ledger import attempts, reservations, terms, turns, usage
+from tallystick.ledger import attempts, prepaid, reservations, terms, turns, usage
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
 from tallystick.ledger.tables import Attempt
 from tallystick.ledger.terms import TermsInForce
@@ -24,10 +25,16 @@ from tallystick.pricing.evidence import evidence
 
 
 class LedgerActivities:
-    """Records usage and releases reservations in `ledger`."""
+    """Records usage and releases reservations in `ledger`.
 
-    def __init__(self, ledger: Ledger):
+    `on_news` is told the customers whose balance calls for something (a top-up, a notice), after
+    that is committed. It must not wait for anything; what it does not pass on is found in the
+    ledger later.
+    """
+
+    def __init__(self, ledger: Ledger, on_news: Callable[[str], None] | None = None):
         self._ledger = ledger
+        self._on_news = on_news
 
     @activity.defn
     async def record_usage(self, order: RecordOrder) -> RecordedUsage:
@@ -36,9 +43,7 @@ class LedgerActivities:
         Repeating it returns the first bill.
         """
         try:
-            # Reads, and then one statement that is the whole transaction.
-            async with self._ledger.each() as tx:
-                recorded = await _record(tx, order)
+            recorded = await self._record(order)
         except LedgerUnavailableError as error:
             raise failure(LEDGER_UNAVAILABLE, f"the ledger is away: {error}") from error
         return RecordedUsage(
@@ -58,8 +63,27 @@ class LedgerActivities:
         except LedgerUnavailableError as error:
             raise failure(LEDGER_UNAVAILABLE, f"the ledger is away: {error}") from error
 
+    async def _record(self, order: RecordOrder) -> usage.Recorded:
+        # Reads, and then one statement that is the whole transaction. One that also burns credit
+        # has several; the connection is given back before it, so that nobody ever holds two.
+        async with self._ledger.each() as tx:
+            found = await _look(tx, order)
+            if isinstance(found, usage.Recorded):
+                return found
+            new, agreed = found
+            if agreed.terms.model != "prepaid":
+                return await usage.record(tx, new)
+        async with self._ledger.begin() as tx:
+            burnt = await prepaid.record(tx, new, agreed.terms)
+        if burnt.news and self._on_news is not None:
+            self._on_news(order.key.customer_id)
+        return burnt.recorded
 
-async def _record(tx: Transaction, order: RecordOrder) -> usage.Recorded:
+
+async def _look(
+    tx: Transaction, order: RecordOrder
+) -> usage.Recorded | tuple[usage.NewRecord, TermsInForce]:
+    """Return what was recorded before, or what is to be recorded and the terms it is charged by."""
     attempt = await attempts.get(tx, order.attempt_id)
     if attempt.reply is None:
         recorded = await usage.recorded(tx, order.key)
@@ -76,7 +100,7 @@ async def _record(tx: Transaction, order: RecordOrder) -> usage.Recorded:
             tx, order.key.customer_id, attempt.conversation_id, attempt.finished_at
         )
     rating = rate(attempt.reply, at=attempt.finished_at)
-    return await usage.record(tx, _new_record(order, attempt, rating, agreed, so_far))
+    return _new_record(order, attempt, rating, agreed, so_far), agreed
 
 
 def _new_record(

@@ -18,13 +18,35 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from tallystick.contracts import RequestKey
+from tallystick.ledger.account_tables import BillingAccount
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Adjustment, Attempt, Reservation, UsageRecord
 from tallystick.money import from_nano_usd
+from tallystick.plans.periods import Period, calendar_month, period_at
 
 LAPSE = timedelta(hours=24)
 """A request waits this long for its call (`CALL_PATIENCE` in workflows.claude_request), and a
 parked one calls again every hour: without an attempt for a whole day, nobody is there any more."""
+
+
+class CapPeriod(NamedTuple):
+    """What a spend cap covers: a billing period, or a calendar month without an account."""
+
+    name: str
+    period: Period
+
+
+def cap_period(account: BillingAccount | None, time_zone: str, at: datetime) -> CapPeriod:
+    """Return the span around the instant `at` that a spend cap covers.
+
+    Args:
+        account: the customer's, if it has one; its statements then show what the cap counted.
+        time_zone: the customer's, which places calendar months.
+        at: the instant.
+    """
+    if account is None or at < account.anchor:
+        return CapPeriod("month", calendar_month(at, time_zone))
+    return CapPeriod("period", period_at(account.anchor, account.time_zone, at)[1])
 
 
 class Used(NamedTuple):
@@ -77,6 +99,14 @@ async def used(
 
 def _sum(nano_usd: int | None) -> Select[Any]:
     return select(func.coalesce(func.sum(col(nano_usd)), 0))
+
+
+RESERVED = (
+    _sum(Reservation.amount_nano_usd)
+    .where(col(Reservation.customer_id) == bindparam("of_customer"))
+    .scalar_subquery()
+)
+"""All that is reserved of `of_customer`, as a part of a statement."""
 
 
 async def reserve(

@@ -35,10 +35,14 @@ class NewRecord:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The request's one usage record, and how many meter events still wait to be acknowledged."""
+    """The request's one usage record, and how many meter events still wait to be acknowledged.
+
+    `written` tells whether this very call wrote it.
+    """
 
     record: UsageRecord
     meter_events: int
+    written: bool
 
 
 # --- One statement that does everything, or nothing where the request has a record already --------
@@ -128,7 +132,7 @@ async def record(tx: Transaction, new: NewRecord) -> Recorded:
     }
     row = (await tx.execute(_RECORD_ALL, parameters)).one_or_none()
     if row is not None:
-        return Recorded(entity(UsageRecord, row), len(events))
+        return Recorded(entity(UsageRecord, row), len(events), written=True)
     existing = await recorded(tx, key)
     assert existing is not None  # noqa: S101 - records are never removed
     return existing
@@ -144,7 +148,7 @@ async def find(tx: Transaction, key: RequestKey) -> UsageRecord | None:
 async def recorded(tx: Transaction, key: RequestKey) -> Recorded | None:
     """Return what `record` returned for this request, or None before it did."""
     existing = await find(tx, key)
-    return Recorded(existing, await _undelivered(tx, key)) if existing else None
+    return Recorded(existing, await _undelivered(tx, key), written=False) if existing else None
 
 
 def bill_of(record: UsageRecord) -> Bill:

@@ -23,7 +23,7 @@ class Room:
     Args:
         name: what it is, as a sentence begins with it.
         limit_usd: what may be spent in all.
-        spent_usd: charged so far.
+        spent_usd: charged so far; nothing for a balance, which went down by it already.
         reserved_usd: kept free for other requests in flight.
         failure: the row of the error table for a request that does not fit.
         remedy: what a person can do about it.
@@ -60,7 +60,7 @@ def find_room(rooms: Collection[Room], estimate_usd: Decimal) -> Fits | Occupied
         if room.spent_usd + room.reserved_usd + estimate_usd > room.limit_usd:
             return Occupied(
                 f"{room.name} of ${plain(room.limit_usd)} is taken up by requests in flight "
-                f"(${plain(room.reserved_usd)} reserved, ${plain(room.spent_usd)} spent)"
+                f"({_spent(room, ' spent, ')}${plain(room.reserved_usd)} reserved)"
             )
     return Fits(tuple(_near(room, estimate_usd) for room in rooms if _is_near(room, estimate_usd)))
 
@@ -68,8 +68,8 @@ def find_room(rooms: Collection[Room], estimate_usd: Decimal) -> Fits | Occupied
 def _refusal(room: Room, estimate_usd: Decimal) -> Refusal:
     return Refusal(
         room.failure,
-        f"{room.name} of ${plain(room.limit_usd)} has no room: ${plain(room.spent_usd)} is spent "
-        f"and this request may be charged up to ${plain(estimate_usd)} (estimated); {room.remedy}",
+        f"{room.name} of ${plain(room.limit_usd)} has no room: {_spent(room, ' is spent and ')}"
+        f"this request may be charged up to ${plain(estimate_usd)} (estimated); {room.remedy}",
         {
             "limit_usd": plain(room.limit_usd),
             "spent_usd": plain(room.spent_usd),
@@ -85,7 +85,11 @@ def _is_near(room: Room, estimate_usd: Decimal) -> bool:
 
 def _near(room: Room, estimate_usd: Decimal) -> str:
     return (
-        f"{room.name} of ${plain(room.limit_usd)} is near: ${plain(room.spent_usd)} is spent, and "
+        f"{room.name} of ${plain(room.limit_usd)} is near: {_spent(room, ' is spent, and ')}"
         f"requests in flight, this one included, may be charged up to "
         f"${plain(room.reserved_usd + estimate_usd)} more (estimated)"
     )
+
+
+def _spent(room: Room, then: str) -> str:
+    return f"${plain(room.spent_usd)}{then}" if room.spent_usd else ""
