@@ -8,14 +8,12 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from tallystick.contracts import RequestKey
-from tallystick.ledger import attempts, customers, usage
-from tallystick.ledger.attempts import Begun, Completion, NewAttempt
+from tallystick.ledger import customers, usage
 from tallystick.ledger.database import Ledger
-from tallystick.ledger.tables import Outcome, Reservation, UsageRecord
-from tallystick.ledger.usage import NewRecord
+from tallystick.ledger.tables import Reservation, UsageRecord
 from tallystick.money import from_nano_usd
-from tallystick.pricing import TOKEN_KINDS
 from tests.support.house import House
+from tests.support.records import served
 
 CERTAIN: dict[str, Any] = {"max_tokens": 40}
 """The stand-in answers with 40 tokens or more, so an answer cut at 40 costs its worst case."""
@@ -50,26 +48,5 @@ async def charge_at(
 ) -> None:
     """Record a request that was served at `at`; None is usage without a price."""
     async with ledger.begin() as tx:
-        new = NewAttempt(key, "f", "claude", conversation_id, 1, 1)
-        begun = await attempts.begin(tx, new, at, max_unknown=5)
-        assert isinstance(begun, Begun)
-        await attempts.complete(tx, begun.attempt_id, Completion(Outcome.SUCCEEDED, reply={}), at)
-        columns: dict[str, Any] = {
-            **dict.fromkeys(("fingerprint", "model", "reason", "price_book", "explanation"), ""),
-            **dict.fromkeys(("prompt_chars", "response_chars", "web_searches"), 0),
-            **{f"{kind}_tokens": 0 for kind in TOKEN_KINDS},
-            **dict.fromkeys(("message_id", "claude_request_id", "stop_reason", "caller_metadata")),
-            "customer_terms_from": None,
-            "conversation_id": conversation_id,
-            "served_at": at,
-            "partial": False,
-            "evidence": {},
-            "status": "unpriced" if nano_usd is None else "priced",
-            "plan": "pass-through",
-            "plan_valid_from": at,
-            "cost_usd": None if nano_usd is None else from_nano_usd(nano_usd),
-            "charge_nano_usd": nano_usd,
-            "lines": [],
-            "warnings": [],
-        }
-        await usage.record(tx, NewRecord(key, begun.attempt_id, columns, []))
+        new = await served(tx, key, at, nano_usd, conversation_id=conversation_id)
+        await usage.record(tx, new)
