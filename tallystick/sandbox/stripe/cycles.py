@@ -151,7 +151,7 @@ def finish(account: Account, subscription: Obj, *, invoice_use: bool = True) -> 
         invoice = _draft(account, subscription, "subscription_cycle", (begin, now), advance=True)
         _sweep(account, subscription, invoice)
         for item in used:
-            add_metered(account, invoice, item, (begin, now))
+            add_metered(account, invoice, item, (begin, now), cut=True)
         subscription["latest_invoice"] = invoice["id"]
     subscription_states.end(account, subscription)
     if invoice is not None:

@@ -95,11 +95,17 @@ def add_licensed(
     _add(account, invoice, line)
 
 
-def add_metered(account: Account, invoice: Obj, item: Obj, period: tuple[int, int]) -> None:
-    """Put a metered price on an invoice, for the period that has ended."""
+def add_metered(
+    account: Account, invoice: Obj, item: Obj, period: tuple[int, int], *, cut: bool = False
+) -> None:
+    """Put a metered price on an invoice, for the period that has ended.
+
+    One that was `cut` short includes the use of the second in which that happened.
+    """
     name = account.get("product", item["price"]["product"])["name"]
     line = _of_subscription(invoice, item, period, description=name)
     line["_metered"] = {"price": item["price"], "after": item["_after"], **line["period"]}
+    line["_metered"]["end"] += cut
     _add(account, invoice, line)
 
 
