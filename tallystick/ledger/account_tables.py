@@ -271,6 +271,16 @@ class Alert(SQLModel, table=True):
     passed_at: datetime = instant()
 
 
+class UsageWatch(SQLModel, table=True):
+    """How far usage has been looked through for alerts: up to these rows (`ledger.usage_watch`)."""
+
+    __tablename__ = "usage_watches"  # pyright: ignore[reportAssignmentType]
+
+    watch: str = Field(primary_key=True)
+    usage_record_id: int = count(default=0)
+    adjustment_id: int = count(default=0)
+
+
 class Notice(SQLModel, table=True):
     """Something a customer or an operator is to be told, once.
 

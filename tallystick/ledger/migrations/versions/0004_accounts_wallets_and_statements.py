@@ -29,6 +29,7 @@ TABLES = (
     "event_listings",
     "stripe_events",
     "alerts",
+    "usage_watches",
     "billing_accounts",
     "wallet_entries",
     "grants",
@@ -92,6 +93,13 @@ def upgrade() -> None:
         sa.Column("passed_at", INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
         sa.PrimaryKeyConstraint("customer_id", "period_start", "subject", "percent"),
+    )
+    op.create_table(
+        "usage_watches",
+        sa.Column("watch", sa.String(), nullable=False),
+        sa.Column("usage_record_id", sa.BigInteger(), nullable=False),
+        sa.Column("adjustment_id", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("watch"),
     )
     op.create_table(
         "billing_accounts",
