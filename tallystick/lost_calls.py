@@ -31,12 +31,21 @@ class LostCalls:
     estimated_cost_usd: Decimal = Decimal(0)
 
 
-async def lost_calls(tx: Transaction, customer_id: str | None = None) -> dict[str, LostCalls]:
-    """Return the lost calls of each customer that has some, by customer id."""
+async def lost_calls(
+    tx: Transaction,
+    customer_id: str | None = None,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> dict[str, LostCalls]:
+    """Return the lost calls of each customer that has some, by customer id.
+
+    Of all times, or of calls begun in [start, end).
+    """
     lost: dict[str, LostCalls] = {}
-    for customer, failed in await attempts.count_failed(tx, customer_id):
+    for customer, failed in await attempts.count_failed(tx, customer_id, start=start, end=end):
         lost[customer] = LostCalls(failed=failed)
-    async for attempt in attempts.indeterminate(tx, customer_id):
+    async for attempt in attempts.indeterminate(tx, customer_id, start=start, end=end):
         calls = lost.setdefault(attempt.customer_id, LostCalls())
         calls.unknown += 1
         calls.estimated_cost_usd += _estimated_cost(

@@ -1,7 +1,7 @@
 """What re-sent history came to over several turns: for a conversation, a bill, a statement."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from decimal import Decimal
 
 from tallystick.insight.conversations import FollowedTurn
@@ -30,6 +30,10 @@ class History:
     def resent_percent(self) -> int:
         """How much of all prompts was history, in whole per cent."""
         return self.resent_tokens * 100 // self.prompt_tokens if self.prompt_tokens else 0
+
+    def plus(self, other: "History") -> "History":
+        """Return both together."""
+        return History(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def in_words(self) -> str:
         """Say it to the person who pays."""

@@ -200,29 +200,51 @@ async def get(tx: Transaction, attempt_id: int) -> Attempt:
     return entity(Attempt, (await tx.execute(_GET, {"of_attempt": attempt_id})).one())
 
 
-async def count_failed(tx: Transaction, customer_id: str | None = None) -> Sequence[Row[str, int]]:
-    """Return each customer that has calls which Claude answered with an error, and how many."""
+async def count_failed(
+    tx: Transaction,
+    customer_id: str | None = None,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Sequence[Row[str, int]]:
+    """Return each customer with calls that Claude answered with an error, and how many.
+
+    Of all times, or of calls begun in [start, end).
+    """
     statement = (
         select(col(Attempt.customer_id), func.count())
-        .where(*_of_customer(customer_id), col(Attempt.outcome) == Outcome.FAILED)
+        .where(*_begun(customer_id, start, end), col(Attempt.outcome) == Outcome.FAILED)
         .group_by(col(Attempt.customer_id))
     )
     return (await tx.execute(statement)).all()
 
 
 async def indeterminate(
-    tx: Transaction, customer_id: str | None = None
+    tx: Transaction,
+    customer_id: str | None = None,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> AsyncGenerator[Attempt, None]:
-    """Yield the calls whose outcome nobody knows, streamed."""
+    """Yield the calls, of all times or begun in [start, end), whose outcome nobody knows."""
     statement = select(Attempt).where(
-        *_of_customer(customer_id), col(Attempt.outcome) == Outcome.INDETERMINATE
+        *_begun(customer_id, start, end), col(Attempt.outcome) == Outcome.INDETERMINATE
     )
     async for row in await tx.stream(statement):
         yield entity(Attempt, row)
 
 
-def _of_customer(customer_id: str | None) -> list[ColumnElement[bool]]:
-    return [] if customer_id is None else [col(Attempt.customer_id) == customer_id]
+def _begun(
+    customer_id: str | None, start: datetime | None, end: datetime | None
+) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if customer_id is not None:
+        conditions.append(col(Attempt.customer_id) == customer_id)
+    if start is not None:
+        conditions.append(col(Attempt.started_at) >= start)
+    if end is not None:
+        conditions.append(col(Attempt.started_at) < end)
+    return conditions
 
 
 def of_request(key: RequestKey) -> dict[str, str]:

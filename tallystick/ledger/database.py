@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Row
+from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -47,6 +47,11 @@ def entity(table: type[_Table], row: Row[*tuple[Any, ...]]) -> _Table:
     """Return the columns of `table` in a row as its model; the row must have all of them."""
     columns = row._mapping  # pyright: ignore[reportPrivateUsage]
     return table(**{name: columns[name] for name in table.model_fields})
+
+
+async def snapshot(tx: Transaction) -> None:
+    """Let all that a transaction reads be of one moment; to be called first, it then only reads."""
+    await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 class Ledger:

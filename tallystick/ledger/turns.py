@@ -4,7 +4,7 @@ Adjustments are included, but for `so_far`: it is read while a request is record
 corrections there may be are not worth their sum over the whole ledger at that moment.
 """
 
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -71,6 +71,35 @@ async def served(tx: Transaction, customer_id: str, start: datetime, end: dateti
         .order_by(usage.c.served_at, usage.c.usage_record_id)
     )
     return [_turn(row) for row in await tx.execute(statement)]
+
+
+async def in_conversations(
+    tx: Transaction, customer_id: str, start: datetime, end: datetime
+) -> AsyncGenerator[list[Turn], None]:
+    """Yield each conversation's turns that are billed in [start, end) and were served from `start`.
+
+    One conversation after the other, oldest turn first, streamed: memory holds one at a time.
+    """
+    usage = effective()
+    statement = (
+        select(*(usage.c[name] for name in _COLUMNS))
+        .where(
+            usage.c.customer_id == customer_id,
+            usage.c.conversation_id.is_not(None),
+            usage.c.served_at >= start,
+            usage.c.billed_at < end,
+        )
+        .order_by(usage.c.conversation_id, usage.c.served_at, usage.c.usage_record_id)
+    )
+    turns: list[Turn] = []
+    async for row in await tx.stream(statement):
+        turn = _turn(row)
+        if turns and turns[-1].conversation_id != turn.conversation_id:
+            yield turns
+            turns = []
+        turns.append(turn)
+    if turns:
+        yield turns
 
 
 async def conversation(tx: Transaction, customer_id: str, conversation_id: str) -> list[Turn]:

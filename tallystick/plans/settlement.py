@@ -20,7 +20,7 @@ from fractions import Fraction
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from tallystick.money import NANO_PER_USD, from_nano_usd
+from tallystick.money import NANO_PER_USD, from_nano_usd, to_nano_usd
 from tallystick.plans.allowance import Included, use_allowance
 from tallystick.plans.billed import Billed
 from tallystick.plans.cents import NANO_PER_CENT, in_cents
@@ -129,10 +129,10 @@ def settle(terms: Terms, billed: Billed) -> Settlement:
     reached = charge
     if included := _included(terms):
         allowance = use_allowance(included, billed.open_by_kind(), charge)
-        reached = _nano(allowance.overage_usd)
+        reached = to_nano_usd(allowance.overage_usd)
     if any(span.terms.tiers for span in terms.spans):
         tiers = _use_tiers(terms, from_nano_usd(reached))
-        reached = _nano(tiers.after_usd)
+        reached = to_nano_usd(tiers.after_usd)
     if committed := round(_prorated(terms, lambda each: each.commitment_usd) * NANO_PER_USD):
         commitment = CommitmentUse(
             committed_usd=from_nano_usd(committed),
@@ -234,7 +234,7 @@ def _lines(wanted: list[_Wanted]) -> tuple[Line, ...]:
 def _usage(terms: Terms, billed: Billed, allowance: AllowanceUse | None) -> Iterator[_Wanted]:
     if terms.model == "hybrid":
         beyond = " beyond what the plan includes" if allowance else ""
-        charge = billed.open_nano_usd() if allowance is None else _nano(allowance.overage_usd)
+        charge = billed.open_nano_usd() if allowance is None else to_nano_usd(allowance.overage_usd)
         yield from _some("overage", f"Claude usage{beyond}, {_dates(terms)}", charge)
         return
     if terms.model == "pass-through":
@@ -264,13 +264,13 @@ def _after_usage(
         yield from _some(
             "tiers",
             f"Volume price for usage of {dollars(tiers.before_usd)}",
-            _nano(tiers.after_usd) - _nano(tiers.before_usd),
+            to_nano_usd(tiers.after_usd) - to_nano_usd(tiers.before_usd),
         )
     if commitment is not None:
         yield from _some(
             "commitment",
             f"Rest of the agreed minimum of {dollars(commitment.committed_usd)}, {_dates(terms)}",
-            _nano(commitment.true_up_usd),
+            to_nano_usd(commitment.true_up_usd),
         )
 
 
@@ -286,7 +286,7 @@ def _this_period(terms: Terms, first: Span, last: Span) -> Iterator[_Wanted]:
     """Yield what makes the fee collected in advance the one that is right in the end."""
     yield from _proration(
         f"Base fee of {first.plan}, not collected in advance",
-        _nano(first.terms.base_fee_usd) - terms.fee_nano_usd,
+        to_nano_usd(first.terms.base_fee_usd) - terms.fee_nano_usd,
     )
     for before, after in pairwise(terms.spans):
         if before.terms.base_fee_usd != after.terms.base_fee_usd:
@@ -311,7 +311,7 @@ def _rest(terms: Terms, span: Span, since: datetime) -> int:
 
 def _fee_ahead(following: Following, collected_by: Collector) -> Iterator[_Wanted]:
     start, end = (_day(at, following.time_zone) for at in (following.start, following.end))
-    fee = _nano(following.terms.base_fee_usd)
+    fee = to_nano_usd(following.terms.base_fee_usd)
     if fee:
         said = f"Base fee of {following.plan}, {start} to {end}"
         yield _Wanted("base_fee", collected_by, said, fee)
@@ -333,12 +333,7 @@ def _some(kind: LineKind, description: str, nano_usd: int) -> Iterator[_Wanted]:
 
 
 def _due_nano(lines: tuple[Line, ...]) -> int:
-    return sum(_nano(line.amount_usd) for line in lines if line.collected_by != "wallet")
-
-
-def _nano(amount_usd: Decimal) -> int:
-    """Return an amount that is whole nano-USD as such."""
-    return int(amount_usd * NANO_PER_USD)
+    return sum(to_nano_usd(line.amount_usd) for line in lines if line.collected_by != "wallet")
 
 
 def _dates(terms: Terms) -> str:
