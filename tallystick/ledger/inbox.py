@@ -77,24 +77,19 @@ async def receive(tx: Transaction, events: Sequence[Envelope], at: datetime) -> 
         rows.append({**asdict(event), "received_at": at, **done})
     if not rows:
         return 0
-    statement = insert(StripeEvent).values(rows).on_conflict_do_nothing()
-    return (await tx.execute(statement)).rowcount
+    return await _add(tx, rows)
 
 
 async def park_unreadable(tx: Transaction, error: UnreadableEventError, at: datetime) -> None:
     """Keep that something came which cannot be read, and tell operators of it, once."""
-    statement = (
-        insert(StripeEvent)
-        .values(
-            event_id=error.event_id,
-            type="unknown",
-            form="unknown",
-            created_at=at,
-            received_at=at,
-        )
-        .on_conflict_do_nothing()
-    )
-    if (await tx.execute(statement)).rowcount:
+    row = {
+        "event_id": error.event_id,
+        "type": "unknown",
+        "form": "unknown",
+        "created_at": at,
+        "received_at": at,
+    }
+    if await _add(tx, [row]):
         await park(tx, [error.event_id], None, f"it cannot be read: {error}", at)
 
 
@@ -264,6 +259,16 @@ async def note_read(tx: Transaction, form: Form, until: datetime) -> None:
             },
         )
     )
+
+
+async def _add(tx: Transaction, rows: Sequence[dict[str, Any]]) -> int:
+    statement = (
+        insert(StripeEvent)
+        .values(rows)
+        .on_conflict_do_nothing()
+        .returning(col(StripeEvent.event_id))
+    )
+    return len((await tx.execute(statement)).all())
 
 
 async def _waiting_where(
