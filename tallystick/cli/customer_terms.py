@@ -1,17 +1,19 @@
 """`tallystick customer cap` and `terms`: what a customer may spend, and what it has negotiated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 from pydantic import ValidationError
 
 from tallystick.cli.access import in_ledger
+from tallystick.cli.instants import read_instant
 from tallystick.cli.output import JsonFlag, fail, note, parse_usd, print_json, print_rows
+from tallystick.cli.terms_in_words import in_words
 from tallystick.contracts import explain_validation
-from tallystick.ledger import customers, terms
+from tallystick.ledger import accounts, customers, terms
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Customer, CustomerTermsRow
 from tallystick.money import plain
@@ -102,17 +104,15 @@ async def existing(tx: Transaction, customer: str) -> Customer:
     return row
 
 
-def in_words(agreed: Mapping[str, Any]) -> str:
-    """Put the terms of a plan or a customer in one line."""
-    words = [f"{name} {agreed[name]}" for name in ("markup", "discount") if agreed.get(name)]
-    kinds: Mapping[str, str] = agreed.get("markup_by_kind") or {}
-    words += [f"markup {fraction} on {kind}" for kind, fraction in kinds.items()]
-    return ", ".join(words) or "as the plan"
-
-
 async def _agree(tx: Transaction, customer: str, valid_from: str, agreed: CustomerTerms) -> None:
     row = await existing(tx, customer)
-    at = _instant(valid_from, ZoneInfo(row.time_zone))
+    at = read_instant(valid_from, "--from", ZoneInfo(row.time_zone))
+    account = await accounts.lock(tx, customer)
+    if account is not None and at < account.closed_until:
+        fail(
+            f"--from: all before {account.closed_until.isoformat()} is closed, and its statements "
+            "are written; choose a later instant"
+        )
     if not await terms.add(tx, customer, at, agreed):
         fail(
             f"--from: {at.isoformat()} has terms already, and rows are never changed; "
@@ -130,13 +130,3 @@ async def _own_terms(tx: Transaction, customer: str) -> Sequence[CustomerTermsRo
 def _kind_and_fraction(text: str) -> tuple[str, str]:
     kind, _, fraction = text.partition("=")
     return kind, fraction
-
-
-def _instant(text: str, zone: ZoneInfo) -> datetime:
-    if not text:
-        return datetime.now(UTC)
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"--from: {text!r} is neither a date nor an instant, such as 2026-12-01")
-    return instant if instant.tzinfo else instant.replace(tzinfo=zone)

@@ -1,33 +1,44 @@
-"""`tallystick customer`: who is billed, on which terms, and as whom in Stripe."""
+"""`tallystick customer`: who is billed, as whom in Stripe, and whether it may spend."""
 
 import asyncio
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
-from zoneinfo import available_timezones
+from typing import Annotated
+from zoneinfo import ZoneInfo, available_timezones
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from tallystick.cli import customer_terms
+from tallystick.cli import customer_moves, customer_show, customer_terms
 from tallystick.cli.access import in_ledger
-from tallystick.cli.customer_terms import Id, existing, in_words
+from tallystick.cli.customer_show import COLUMNS, as_dict, cells
+from tallystick.cli.customer_terms import Id, existing
+from tallystick.cli.cycles import tell_cycle
+from tallystick.cli.instants import read_instant
 from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
 from tallystick.contracts import CustomerId
-from tallystick.ledger import customers, reservations, terms
+from tallystick.ledger import accounts, customers, plan_moves, terms
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Customer
-from tallystick.plans.periods import calendar_month
+from tallystick.plans.moves import billing_zone
+from tallystick.plans.periods import billing_period
 from tallystick.services import endpoints
 from tallystick.settings import get_settings
 
 _customers = typer.Typer(
-    help="Add, show, list, suspend and resume customers, and set their terms.",
+    help="Add, show, list, move, suspend and resume customers, and set their terms.",
     no_args_is_help=True,
 )
+customer_show.register(_customers)
+customer_moves.register(_customers)
 customer_terms.register(_customers)
 
-_COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "spend cap $")
+Anchor = Annotated[
+    str,
+    typer.Option(
+        help="When the first period began: a date or instant of the last month, in the zone that "
+        "periods are counted in; now by default."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,10 +54,13 @@ def add(
     stripe_customer: Annotated[
         str, typer.Option(help="An existing Stripe customer (cus_...); created when not given.")
     ] = "",
-    time_zone: Annotated[str, typer.Option(help="For days and months on statements.")] = "UTC",
+    time_zone: Annotated[
+        str, typer.Option(help="Of its days and months, and of prepaid periods.")
+    ] = "UTC",
+    anchor: Anchor = "",
     as_json: bool = JsonFlag,
 ) -> None:
-    """Add a customer, and its customer in Stripe. Adding it again changes nothing."""
+    """Add a customer, open its account, and add it to Stripe. Adding it again changes nothing."""
     try:
         TypeAdapter(CustomerId).validate_python(customer)
     except ValidationError:
@@ -63,23 +77,72 @@ def add(
         stripe_customer_id=stripe_customer or None,
         time_zone=time_zone,
     )
-    stored = in_ledger(lambda tx: _add(tx, row))
-    if stored.stripe_customer_id is None:
-        mapped = asyncio.run(_create_in_stripe(stored))
-        in_ledger(lambda tx: customers.set_stripe_customer(tx, customer, mapped))
-        stored.stripe_customer_id = mapped
+    stored = in_ledger(lambda tx: _add(tx, row, anchor))
+    _ready(stored)
     if as_json:
-        print_json(_as_dict(stored))
+        print_json(as_dict(stored))
     else:
-        _show(stored, {})
+        pairs = zip(COLUMNS, cells(stored), strict=True)
+        print_rows(("", ""), [*pairs, ("time zone", stored.time_zone)])
 
 
-async def _add(tx: Transaction, row: Customer) -> Customer:
+async def _add(tx: Transaction, row: Customer, anchor: str) -> Customer:
     if await customers.plan_in_force(tx, row.plan, datetime.now(UTC)) is None:
         fail(f"--plan: no plan {row.plan!r} is in force; `tallystick setup` adds the examples")
-    if not await customers.add(tx, row):
+    known = row.stripe_customer_id and await customers.of_stripe(tx, row.stripe_customer_id)
+    if known and known != row.customer_id:
+        fail(f"--stripe-customer: {row.stripe_customer_id} is customer {known!r} already")
+    if await customers.add(tx, row):
+        await _open(tx, row, anchor)
+    else:
         note(f"customer {row.customer_id!r} exists already; nothing is changed")
     return await existing(tx, row.customer_id)
+
+
+@_customers.command("open")
+def open_(customer: Id, anchor: Anchor = "") -> None:
+    """Open the account of a customer that has none, and see that it is looked after."""
+
+    async def open_account(tx: Transaction) -> Customer:
+        row = await existing(tx, customer)
+        account = await accounts.get(tx, customer)
+        if account is None:
+            await _open(tx, row, anchor)
+        else:
+            note(f"customer {customer!r} has an account since {account.anchor.isoformat()}")
+        return row
+
+    _ready(in_ledger(open_account))
+
+
+async def _open(tx: Transaction, row: Customer, anchor: str) -> None:
+    now = datetime.now(UTC)
+    standing = await terms.standing(tx, row.customer_id, now)
+    if standing is None or standing.agreed is None:
+        fail(f"CUSTOMER: plan {row.plan!r} has no terms in force; run `tallystick setup`")
+    zone = billing_zone(standing.agreed.terms.model, row.time_zone)
+    at = read_instant(anchor, "--anchor", ZoneInfo(zone)).astimezone(UTC) if anchor else now
+    if not at <= now < billing_period(at, zone, 1).end:
+        fail(
+            f"--anchor: the first period has to be open now; {at.isoformat()} is "
+            f"{'still to come' if at > now else 'more than a month ago'}"
+        )
+    moves = await plan_moves.list_all(tx, row.customer_id)
+    if moves and at < moves[-1].valid_from:
+        fail(
+            f"--anchor: the customer moved to plan {moves[-1].plan!r} at "
+            f"{moves[-1].valid_from.isoformat()}; its first period cannot begin before"
+        )
+    await accounts.open_account(tx, row.customer_id, at, zone, now)
+
+
+def _ready(row: Customer) -> None:
+    """See that Stripe knows the customer, and that a cycle looks after its account."""
+    if row.stripe_customer_id is None:
+        mapped = asyncio.run(_create_in_stripe(row))
+        in_ledger(lambda tx: customers.set_stripe_customer(tx, row.customer_id, mapped))
+        row.stripe_customer_id = mapped
+    tell_cycle(row.customer_id)
 
 
 async def _create_in_stripe(row: Customer) -> str:
@@ -91,48 +154,14 @@ async def _create_in_stripe(row: Customer) -> str:
         return await create_customer(client, row.customer_id, row.name)
 
 
-@_customers.command()
-def show(customer: Id, as_json: bool = JsonFlag) -> None:
-    """Show one customer: its terms in force, and what it was charged this month."""
-    row, money = in_ledger(lambda tx: _with_money(tx, customer))
-    if as_json:
-        print_json({**_as_dict(row), **money})
-        return
-    _show(
-        row,
-        {
-            "terms": in_words(money["terms"] or {}),
-            "own terms from": money["own_terms_from"],
-            "month from": money["month_from"],
-            "charged in it $": money["month_charged_usd"],
-            "reserved $": money["reserved_usd"],
-        },
-    )
-
-
-async def _with_money(tx: Transaction, customer: str) -> tuple[Customer, dict[str, Any]]:
-    row, now = await existing(tx, customer), datetime.now(UTC)
-    standing = await terms.standing(tx, customer, now)
-    agreed = standing.agreed if standing else None
-    month = calendar_month(now, row.time_zone)
-    taken = await reservations.used(tx, customer, since=month.start)
-    return row, {
-        "terms": agreed.terms.model_dump(mode="json") if agreed else None,
-        "own_terms_from": agreed.own_from if agreed else None,
-        "month_from": month.start,
-        "month_charged_usd": taken.spent_usd,
-        "reserved_usd": taken.reserved_usd,
-    }
-
-
 @_customers.command("list")
 def list_(as_json: bool = JsonFlag) -> None:
     """List all customers."""
     rows = in_ledger(lambda tx: customers.list_all(tx, datetime.now(UTC)))
     if as_json:
-        print_json([_as_dict(row) for row in rows])
+        print_json([as_dict(row) for row in rows])
     else:
-        print_rows(_COLUMNS, [_cells(row) for row in rows])
+        print_rows(COLUMNS, [cells(row) for row in rows])
 
 
 @_customers.command()
@@ -140,13 +169,14 @@ def suspend(
     customer: Id, reason: Annotated[str, typer.Option(help="What refused requests are told.")]
 ) -> None:
     """Refuse the customer's new requests until it is resumed."""
-    stopped = in_ledger(lambda tx: _suspend(tx, customer, reason))
-    note(f"customer {customer!r} is suspended" if stopped else f"customer {customer!r} has ended")
 
+    async def stop(tx: Transaction) -> None:
+        row = await existing(tx, customer)
+        if not await customers.suspend(tx, customer, "operator", reason):
+            fail(f"CUSTOMER: {customer!r} cannot be suspended: {row.status_reason}")
 
-async def _suspend(tx: Transaction, customer: str, reason: str) -> bool:
-    await existing(tx, customer)
-    return await customers.suspend(tx, customer, "operator", reason)
+    in_ledger(stop)
+    note(f"customer {customer!r} is suspended")
 
 
 @_customers.command()
@@ -160,24 +190,3 @@ def resume(customer: Id) -> None:
 
     in_ledger(lift)
     note(f"customer {customer!r} is active")
-
-
-def _show(row: Customer, more: Mapping[str, Any]) -> None:
-    cells = zip(_COLUMNS, _cells(row), strict=True)
-    print_rows(("", ""), [*cells, ("time zone", row.time_zone), *more.items()])
-
-
-def _as_dict(row: Customer) -> dict[str, Any]:
-    return row.model_dump(warnings=False)  # a row's status is text, as good as its enumeration
-
-
-def _cells(row: Customer) -> tuple[Any, ...]:
-    status = f"{row.status}: {row.status_reason}" if row.status_reason else str(row.status)
-    return (
-        row.customer_id,
-        row.name,
-        row.plan,
-        status,
-        row.stripe_customer_id,
-        row.spend_cap_usd,
-    )

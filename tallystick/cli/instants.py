@@ -1,6 +1,6 @@
-"""Instants and spans of time as options: a date begins at midnight UTC."""
+"""Instants and spans of time as options: a date begins at midnight, UTC unless said otherwise."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import NamedTuple
 
 from tallystick.cli.output import fail
@@ -13,15 +13,15 @@ class Span(NamedTuple):
     end: datetime
 
 
-def read_instant(text: str, option: str) -> datetime:
-    """Read a date or an RFC 3339 instant; one without an offset is UTC, and nothing is now."""
+def read_instant(text: str, option: str, zone: tzinfo = UTC) -> datetime:
+    """Read a date or an RFC 3339 instant, in `zone` where it has no offset; nothing is now."""
     if not text:
         return datetime.now(UTC)
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         fail(f"{option}: {text!r} is neither a date nor an instant, such as 2026-10-07")
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return instant if instant.tzinfo else instant.replace(tzinfo=zone)
 
 
 def read_span(start: str, end: str, options: tuple[str, str] = ("--from", "--to")) -> Span:

@@ -83,6 +83,14 @@ async def get(tx: Transaction, customer_id: str) -> Customer | None:
     return entity(Customer, row) if row else None
 
 
+async def of_stripe(tx: Transaction, stripe_customer_id: str) -> str | None:
+    """Return whom Stripe's customer is mapped to, if anybody."""
+    statement = select(col(Customer.customer_id)).where(
+        col(Customer.stripe_customer_id) == stripe_customer_id
+    )
+    return (await tx.execute(statement)).scalar_one_or_none()
+
+
 async def lock(tx: Transaction, customer_id: str) -> Customer:
     """Return the customer and let nobody else lock it before this transaction ends.
 

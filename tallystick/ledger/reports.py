@@ -1,6 +1,7 @@
 """What the ledger can tell: totals to tally, records one by one, and everything that waits.
 
-Reads only. Each report is one statement, so it shows one moment and not a mixture of several.
+Reads only. Each report of requests is one statement, so it shows one moment and not a mixture of
+several.
 Money and tokens are what holds now, adjustments included (`ledger.effective`).
 """
 
@@ -10,10 +11,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, exists, func, select
+from sqlalchemy import ColumnElement, Select, Text, exists, func, select
 from sqlmodel import col
 
-from tallystick.ledger.database import Transaction
+from tallystick.ledger.account_tables import Invoice
+from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.effective import effective
 from tallystick.ledger.tables import Adjustment, Attempt, MeterEvent, Outcome, UsageRecord
 from tallystick.money import from_nano_usd
@@ -60,6 +62,39 @@ async def totals(tx: Transaction, customer_id: str | None = None) -> list[Totals
         )
         for row in await tx.execute(statement)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodTotals:
+    """What is billed of a customer in a span of time: requests recorded in it, and all charges."""
+
+    requests: int
+    charge_usd: Decimal
+
+
+async def period_totals(
+    tx: Transaction, customer_id: str, start: datetime | None, end: datetime | None
+) -> PeriodTotals:
+    """Return what is billed in [start, end), adjustments included; None leaves that side open."""
+    sums: list[Select[Any, Any]] = []
+    for table in (UsageRecord, Adjustment):
+        bounds = [col(table.billed_at) >= start] if start else []
+        bounds += [col(table.billed_at) < end] if end else []
+        charge = func.coalesce(func.sum(col(table.charge_nano_usd)), 0)
+        of_customer = col(table.customer_id) == customer_id
+        sums.append(select(func.count(), charge).where(of_customer, *bounds))
+    (requests, charged), (_, adjusted) = [(await tx.execute(each)).one() for each in sums]
+    return PeriodTotals(requests, from_nano_usd(int(charged + adjusted)))
+
+
+async def invoices(tx: Transaction, customer_id: str) -> list[Invoice]:
+    """Return the customer's invoices as Stripe showed them last, the newest first."""
+    statement = (
+        select(Invoice)
+        .where(col(Invoice.customer_id) == customer_id)
+        .order_by(col(Invoice.created_at).desc())
+    )
+    return [entity(Invoice, row) for row in await tx.execute(statement)]
 
 
 @dataclass(frozen=True, slots=True)

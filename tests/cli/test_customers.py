@@ -58,7 +58,7 @@ async def test_caps_and_terms_are_set_and_shown(production: Production) -> None:
     assert shown["month_charged_usd"] == "0"
     table = await production.shell("customer", "show", customer)
     assert re.search(r"spend cap \$ +12\.5\b", table.out)
-    assert re.search(r"terms +markup 0\.5\b", table.out)
+    assert re.search(r"terms +pass-through, markup 0\.5\b", table.out)
 
 
 async def _json(production: Production, *arguments: str):
