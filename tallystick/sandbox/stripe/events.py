@@ -7,6 +7,7 @@ its own, so a listener to both meets every change twice (facts on Stripe, 'Corre
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from pydantic import Field
 
@@ -244,11 +245,18 @@ async def listed_v2(call: Call, params: V2List) -> Obj:
     following = ids[start + params.limit : start + params.limit + 1]
     return {
         "data": rows[start : start + params.limit],
-        "next_page_url": f"{V2_PATH}?page={following[0]}&limit={params.limit}"
-        if following
-        else None,
+        "next_page_url": _page_url(params, following[0]) if following else None,
         "previous_page_url": None,
     }
+
+
+def _page_url(params: V2List, first: str) -> str:
+    """Return the address of a page; the SDK follows it as it is, so it repeats the filters."""
+    told: Obj = params.model_dump(exclude_none=True, exclude={"created", "types", "page"})
+    bounds = params.created.model_dump(exclude_none=True) if params.created else {}
+    told |= {f"created[{name}]": instant for name, instant in bounds.items()}
+    told |= {f"types[{n}]": type for n, type in enumerate(params.types or ())}
+    return f"{V2_PATH}?{urlencode(told | {'page': first})}"
 
 
 async def retrieve_v2(call: Call, _: V2Params) -> Obj:
