@@ -54,21 +54,19 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # Named as TCP, or asyncio leaves Nagle on: 40 ms a call (facts on Stripe, 'Corrections').
-        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-    except OSError as error:
-        raise SettingsError(f"--host: {host!r} is no address to listen on: {error}") from error
-    with listener:
+    with contextlib.ExitStack() as stack:
         try:
+            (family, kind, _, _, address), *_ = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            # Named as TCP, or asyncio leaves Nagle on: 40 ms a call (facts on Stripe,
+            # 'Corrections').
+            listener = stack.enter_context(socket.socket(family, kind, socket.IPPROTO_TCP))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(BACKLOG)
         except OSError as error:
             raise SettingsError(
-                f"--port: cannot listen on {host}:{port}: {error.strerror}"
+                f"--host, --port: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
         yield listener
