@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     shutdown_grace: _Wait = 60
     """How long a worker that was told to stop lets calls in flight finish."""
 
+    fee_percent: Annotated[Decimal, Field(ge=0)] = Decimal("2.9")
+    """What the payment processor takes of each payment, shown in the margin."""
+    fee_fixed_usd: Annotated[Decimal, Field(ge=0)] = Decimal("0.30")
+    """What it takes besides, for each payment."""
     notice_url: str | None = None
     """Where notices are posted as JSON; unset writes them to the log."""
     notice_secret: SecretStr | None = None

@@ -22,6 +22,7 @@ CONTENTS = {
     "customer": ("customers", "Add, show, list, move, suspend and resume customers."),
     "plan": ("plans", "List, show and add plans."),
     "usage": ("ledger", "Show what each customer used, what it cost and what was charged."),
+    "statement": ("statement", "Show what a customer's period came to."),
     "conversation": ("insight", "Show a conversation turn by turn."),
     "explain": ("insight", "Explain why a customer's period cost more or less than another."),
     "stuck": ("ledger", "Show everything that waits: calls, prices, meter events."),
