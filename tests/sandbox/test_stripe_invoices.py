@@ -118,6 +118,16 @@ async def test_a_draft_finalizes_after_an_hour_only_if_it_advances(shop: Busines
     assert (await shop.stripe.invoices.retrieve_async(standing.id)).status == "draft"
 
 
+async def test_a_draft_finalized_by_hand_is_charged_behind_the_callers_back(
+    shop: Business,
+) -> None:
+    final = await shop.invoice(await shop.customer(), 700, auto_advance=True)
+    assert (final.status, final.amount_paid) == ("open", 0)
+    with pytest.raises(stripe.InvalidRequestError, match="Invoice is already paid"):
+        await shop.stripe.invoices.pay_async(final.id)
+    assert len(await shop.events("invoice.paid")) == 1
+
+
 async def test_an_update_holds_a_draft_back_or_sets_its_time(shop: Business) -> None:
     customer = await shop.customer()
     held, timed = [

@@ -299,14 +299,17 @@ async def test_a_first_payment_that_fails_leaves_it_incomplete_for_23_hours(
 async def test_a_deleted_customer_ends_everything_and_can_still_be_asked_about(
     shop: Business,
 ) -> None:
-    customer = await shop.customer()
+    customer = await shop.customer("chargeDeclined")
     subscription = await shop.subscribe(customer, shop.use_price)
     await shop.use(customer, 1_000_000_000)
+    await shop.invoice(customer, 1000, auto_advance=True)
+    await shop.stripe.invoices.create_async({"customer": customer, "auto_advance": True})
     await shop.stripe.customers.delete_async(customer)
     assert await shop.status(subscription.id) == "canceled"
     assert (await shop.stripe.customers.retrieve_async(customer)).deleted is True
     await shop.to("2026-02-01T00:00:00")
-    assert (await shop.stripe.invoices.list_async({"customer": customer})).data == []
+    (invoice,) = (await shop.stripe.invoices.list_async({"customer": customer})).data
+    assert (invoice.status, invoice.attempt_count) == ("open", 1)
     with pytest.raises(stripe.InvalidRequestError, match="No such customer"):
         await shop.item(customer, 100)
 

@@ -1,6 +1,6 @@
 """Customers: as much of them as billing needs."""
 
-from tallystick.sandbox.stripe import balances, subscription_states
+from tallystick.sandbox.stripe import balances, drafts, subscription_states
 from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint
 from tallystick.sandbox.stripe.events import emit, updating
@@ -126,12 +126,18 @@ async def update(call: Call, params: Update) -> Obj:
 
 
 async def delete(call: Call, _: Params) -> Obj:
-    """Delete a customer; subscriptions end at once and usage not yet invoiced is dropped."""
+    """Delete a customer: nothing is invoiced or charged any more, and open usage is dropped."""
     account = call.account
     customer = account.get("customer", call.ids["id"])
     for subscription in list(account.table("subscription").values()):
         if subscription["customer"] == customer["id"]:
             subscription_states.end(account, subscription)
+    for invoice in list(account.table("invoice").values()):
+        if invoice["customer"] == customer["id"]:
+            if invoice["status"] == "draft":
+                drafts.discard(account, invoice)
+            elif invoice["status"] == "open":
+                subscription_states.stop_collecting(account, invoice)
     account.table("customer").pop(customer["id"])
     gone: Obj = {"id": customer["id"], "object": "customer", "deleted": True}
     account.table("deleted customer")[customer["id"]] = gone

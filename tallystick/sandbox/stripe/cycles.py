@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from tallystick.sandbox.stripe import drafts, subscription_states
 from tallystick.sandbox.stripe.account import Account
+from tallystick.sandbox.stripe.events import emit
 from tallystick.sandbox.stripe.invoice_items import pending_of
 from tallystick.sandbox.stripe.invoices import void_invoice
 from tallystick.sandbox.stripe.lines import MOST_ITEMS, add_item, add_licensed, add_metered
@@ -58,7 +59,7 @@ def _sweep(account: Account, subscription: Obj, invoice: Obj) -> None:
 
 
 def start(account: Account, subscription: Obj, *, stub: Fraction, attempt: bool) -> None:
-    """Invoice the first period in advance, where there is something to invoice; set the clock.
+    """Announce a new subscription, invoice its first period in advance, and set the clock.
 
     Args:
         account: where.
@@ -68,6 +69,7 @@ def start(account: Account, subscription: Obj, *, stub: Fraction, attempt: bool)
     """
     begin, end = period_of(subscription)
     licensed = [item for item in items_of(subscription) if not metered(item)]
+    invoice = None
     if licensed and stub:
         invoice = _draft(account, subscription, "subscription_create", (begin, begin), advance=True)
         _sweep(account, subscription, invoice)
@@ -76,11 +78,12 @@ def start(account: Account, subscription: Obj, *, stub: Fraction, attempt: bool)
         subscription["latest_invoice"] = invoice["id"]
         if subscription["collection_method"] == "charge_automatically":
             subscription["status"] = "incomplete"
+    emit(account, "customer.subscription.created", subscription)
+    if invoice is not None:
         drafts.announce(account, invoice)
-        drafts.finalize(account, invoice, attempt=attempt)
-        if subscription["status"] == "incomplete":
-            expires = subscription["created"] + INCOMPLETE_SECONDS
-            account.clock.at(expires, lambda: _expire(account, subscription, invoice))
+        drafts.finalize(account, invoice, collect="at once" if attempt else "not yet")
+        expires = subscription["created"] + INCOMPLETE_SECONDS
+        account.clock.at(expires, lambda: _expire(account, subscription, invoice))
     account.clock.at(end, lambda: _turn(account, subscription, end))
 
 

@@ -5,7 +5,7 @@ fails that is put off, by 72 hours at most. An update may set another time, or n
 Stripe, 'Subscriptions, invoices, dunning').
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from tallystick.sandbox.stripe import invoice_payments, payments, subscription_states
 from tallystick.sandbox.stripe.account import Account
@@ -160,10 +160,21 @@ def _fall_due(account: Account, invoice: Obj, at: int) -> None:
         finalize(account, invoice)
 
 
-def finalize(account: Account, invoice: Obj, *, attempt: bool = True) -> None:
+def discard(account: Account, invoice: Obj) -> None:
+    """Let a draft be gone, whatever was due to happen to it."""
+    del account.table("invoice")[invoice["id"]]
+    _finalize_at(account, invoice, None)
+    emit(account, "invoice.deleted", invoice)
+
+
+def finalize(
+    account: Account, invoice: Obj, *, collect: Literal["at once", "soon", "not yet"] = "at once"
+) -> None:
     """Fix a draft, settle it with the customer's balance, and begin to collect what is due.
 
-    `attempt` False leaves the first charge to somebody else.
+    An invoice that advances is charged `at once`, or `soon`: after this call has been answered,
+    so that a caller who then pays meets an invoice that is paid already (twentyhq/twenty#21097).
+    `not yet` leaves the first charge to the caller.
 
     Raises:
         Refusal: 400 for what is no draft.
@@ -206,7 +217,9 @@ def finalize(account: Account, invoice: Obj, *, attempt: bool = True) -> None:
     if invoice["collection_method"] == "send_invoice":
         emit(account, "invoice.sent", invoice)
         account.clock.at(invoice["due_date"], lambda: _overdue(account, invoice))
-    elif invoice["auto_advance"] and attempt:
+    elif invoice["auto_advance"] and collect == "soon":
+        payments.set_next(account, invoice, now)
+    elif invoice["auto_advance"] and collect == "at once":
         payments.attempt(account, invoice, payments.method_for(account, invoice), scheduled=True)
 
 

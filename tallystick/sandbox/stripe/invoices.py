@@ -239,11 +239,11 @@ async def lines(call: Call, params: Paging) -> Obj:
 
 
 async def finalize(call: Call, params: Finalize) -> Obj:
-    """Finalize a draft now."""
+    """Finalize a draft now; what is due is charged after the answer."""
     invoice = _fresh(call.account, call.ids["id"])
     if params.auto_advance is not None:
         invoice["auto_advance"] = params.auto_advance
-    drafts.finalize(call.account, invoice)
+    drafts.finalize(call.account, invoice, collect="soon")
     return invoice
 
 
@@ -252,7 +252,7 @@ async def pay(call: Call, params: Pay) -> Obj:
     account = call.account
     invoice = _fresh(account, call.ids["id"])
     if invoice["status"] == "draft":
-        drafts.finalize(account, invoice, attempt=False)
+        drafts.finalize(account, invoice, collect="not yet")
         if not invoice["amount_due"]:
             return invoice
     _expect(invoice, "open", "uncollectible", doing="paid")
@@ -326,8 +326,7 @@ async def delete(call: Call, _: Params) -> Obj:
     if invoice["status"] != "draft" or invoice["parent"] is not None:
         raise Refusal(400, "You can only delete one-off draft invoices.")
     release(account, invoice)
-    del account.table("invoice")[invoice["id"]]
-    emit(account, "invoice.deleted", invoice)
+    drafts.discard(account, invoice)
     return {"id": invoice["id"], "object": "invoice", "deleted": True}
 
 

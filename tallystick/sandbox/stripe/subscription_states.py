@@ -55,6 +55,12 @@ def _may_wait(account: Account, invoice: Obj) -> bool:
     return not invoice["attempted"]
 
 
+def stop_collecting(account: Account, invoice: Obj) -> None:
+    """Try an open invoice no more, unless somebody asks for it."""
+    with updating(account, "invoice.updated", invoice):
+        invoice |= {"auto_advance": False, "next_payment_attempt": None}
+
+
 def end(account: Account, subscription: Obj, *, status: str = "canceled") -> None:
     """End a subscription now.
 
@@ -68,8 +74,7 @@ def end(account: Account, subscription: Obj, *, status: str = "canceled") -> Non
     subscription["canceled_at"] = subscription["canceled_at"] or now
     for invoice in invoices_of(account, subscription["id"]):
         if invoice["status"] == "open":
-            with updating(account, "invoice.updated", invoice):
-                invoice |= {"auto_advance": False, "next_payment_attempt": None}
+            stop_collecting(account, invoice)
     emit(
         account,
         "customer.subscription.updated"

@@ -8,7 +8,7 @@ from pydantic import Field
 from tallystick.sandbox.stripe import cycles, prorations, subscription_states
 from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint, retrieve
-from tallystick.sandbox.stripe.events import emit, updating
+from tallystick.sandbox.stripe.events import updating
 from tallystick.sandbox.stripe.lists import Paging, Span, page, within
 from tallystick.sandbox.stripe.payment_methods import of_customer
 from tallystick.sandbox.stripe.periods import boundary, next_on
@@ -250,7 +250,6 @@ async def create(call: Call, params: Create) -> Obj:
     subscription["items"]["url"] += subscription["id"]
     attempt = params.payment_behavior == "allow_incomplete"
     cycles.start(account, subscription, stub=stub, attempt=attempt)
-    emit(account, "customer.subscription.created", subscription)
     if params.cancel_at is not None:
         cycles.cancel_at(account, subscription, params.cancel_at)
     return subscription
