@@ -148,7 +148,7 @@ class AdmissionActivities:
         account = await accounts.get(tx, customer.customer_id)
         if agreed.terms.model == "prepaid":
             rooms.append(await _balance(tx, customer, agreed, account, now))
-        cap = _cap(customer, agreed)
+        cap = Standing(customer, agreed).spend_cap_usd
         if cap is not None:
             rooms.append(await _spend_cap(tx, customer, cap, account, now))
         if request.conversation_id is not None:
@@ -169,16 +169,10 @@ class AdmissionActivities:
         return rooms
 
 
-def _cap(customer: Customer, agreed: TermsInForce) -> Decimal | None:
-    """Return the customer's own spend cap, or the plan's."""
-    own = customer.spend_cap_usd
-    return agreed.terms.spend_cap_usd if own is None else own
-
-
 def _has_rooms(request: ClaudeRequest, customer: Customer, agreed: TermsInForce) -> bool:
     return (
         agreed.terms.model == "prepaid"
-        or _cap(customer, agreed) is not None
+        or Standing(customer, agreed).spend_cap_usd is not None
         or request.conversation_id is not None
     )
 
@@ -195,8 +189,7 @@ async def _balance(
         raise failure(
             BALANCE_EXHAUSTED,
             f"customer {customer_id!r} is on the prepaid plan {agreed.plan!r} and has no account "
-            f"to hold a balance; `tallystick customer add {customer_id} --plan {agreed.plan}` "
-            f"opens it, `tallystick wallet grant {customer_id} USD` gives it credit",
+            f"to hold a balance; `tallystick customer open {customer_id}` opens it",
         )
     funds = await wallet.funds(tx, customer_id, now)
     return Room(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, Text, bindparam, case, func, select, true
 from sqlmodel import col
 
-from tallystick.ledger import alerts, top_ups
+from tallystick.ledger import alerts, terms, top_ups
 from tallystick.ledger.account_tables import BillingAccount, EntryKind, Grant, WalletEntry
 from tallystick.ledger.alerts import AlertKey, Passed
 from tallystick.ledger.database import Transaction
@@ -36,19 +36,25 @@ class _Level(NamedTuple):
     last_grant_id: int
 
 
-async def look(tx: Transaction, account: BillingAccount, terms: PlanTerms, at: datetime) -> bool:
+async def look(
+    tx: Transaction, account: BillingAccount, at: datetime, agreed: PlanTerms | None = None
+) -> bool:
     """Tell and ask for what the balance at `at` calls for; returns whether anything was news.
 
     The caller holds the account locked and has moved its wallet. Of a customer that is not prepaid
-    (any more) nothing is said.
+    (any more) nothing is said. The terms in force at `at` are read where they are not given.
     """
-    if terms.model != "prepaid":
+    if agreed is None:
+        standing = await terms.standing(tx, account.customer_id, at)
+        assert standing is not None  # noqa: S101 - its account is locked
+        agreed = standing.agreed.terms if standing.agreed else None
+    if agreed is None or agreed.model != "prepaid":
         return False
     _, period = period_at(account.anchor, account.time_zone, max(at, account.anchor))
     level = await _level(tx, account.customer_id, period.start, at)
     told = await _alert(tx, account.customer_id, level, period, at)
-    warned = await _warn(tx, account.customer_id, level, terms, at)
-    asked = await _top_up(tx, account.customer_id, level, terms, at)
+    warned = await _warn(tx, account.customer_id, level, agreed, at)
+    asked = await _top_up(tx, account.customer_id, level, agreed, at)
     return told or warned or asked
 
 
@@ -64,9 +70,9 @@ async def _alert(
 
 
 async def _warn(
-    tx: Transaction, customer_id: str, level: _Level, terms: PlanTerms, at: datetime
+    tx: Transaction, customer_id: str, level: _Level, agreed: PlanTerms, at: datetime
 ) -> bool:
-    low = terms.low_balance_usd
+    low = agreed.low_balance_usd
     if low is None or level.balance_nano_usd >= to_nano_usd(low):
         return False
     balance = plain(from_nano_usd(level.balance_nano_usd))
@@ -84,9 +90,9 @@ async def _warn(
 
 
 async def _top_up(
-    tx: Transaction, customer_id: str, level: _Level, terms: PlanTerms, at: datetime
+    tx: Transaction, customer_id: str, level: _Level, agreed: PlanTerms, at: datetime
 ) -> bool:
-    wanted = terms.top_up
+    wanted = agreed.top_up
     if wanted is None or level.balance_nano_usd >= to_nano_usd(wanted.below_usd):
         return False
     amount = to_nano_usd(wanted.amount_usd)

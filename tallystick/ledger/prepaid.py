@@ -9,10 +9,13 @@ burns, repeating it moves nothing.
 from datetime import datetime
 from typing import NamedTuple
 
-from tallystick.ledger import accounts, balance_watch, terms, usage, wallet
+from tallystick.ledger import accounts, balance_watch, usage, wallet
 from tallystick.ledger.account_tables import BillingAccount
 from tallystick.ledger.database import Transaction
+from tallystick.ledger.notices import raise_notice
+from tallystick.ledger.tables import UsageRecord
 from tallystick.ledger.usage import NewRecord, Recorded
+from tallystick.money import from_nano_usd, plain
 from tallystick.plans import PlanTerms
 
 
@@ -26,15 +29,18 @@ class Burnt(NamedTuple):
 async def record(tx: Transaction, new: NewRecord, agreed: PlanTerms) -> Burnt:
     """Write the usage record and burn what it charges; repeating it returns the first and no more.
 
-    A customer without an account has no wallet to burn from. Admission lets none of them in; what
-    was in flight when one came to be prepaid is recorded all the same.
+    Without an account there is no wallet to burn from. Admission lets nobody in then, but a request
+    may be in flight while its customer comes to be prepaid: that one is recorded, and an operator
+    told.
     """
     account = await accounts.lock(tx, new.key.customer_id)
     recorded = await usage.record(tx, new)
-    if account is None or not recorded.written:
+    if not recorded.written:
         return Burnt(recorded, news=False)
+    if account is None:
+        return Burnt(recorded, news=await _tell_operator(tx, recorded.record))
     await wallet.burn_usage(tx, account, recorded.record)
-    news = await balance_watch.look(tx, account, agreed, recorded.record.billed_at)
+    news = await balance_watch.look(tx, account, recorded.record.billed_at, agreed)
     return Burnt(recorded, news)
 
 
@@ -46,6 +52,19 @@ async def adjust(
     The caller holds the account locked and has just written the adjustment.
     """
     await wallet.burn_adjustment(tx, account, adjustment_id, nano_usd, billed_at)
-    standing = await terms.standing(tx, account.customer_id, billed_at)
-    if standing is not None and standing.agreed is not None:
-        await balance_watch.look(tx, account, standing.agreed.terms, billed_at)
+    await balance_watch.look(tx, account, billed_at)
+
+
+async def _tell_operator(tx: Transaction, record: UsageRecord) -> bool:
+    charge = plain(from_nano_usd(record.charge_nano_usd or 0))
+    return await raise_notice(
+        tx,
+        record.customer_id,
+        key=f"no-wallet:{record.request_id}",
+        kind="no_wallet",
+        audience="operator",
+        message=f"Request {record.request_id} of {record.customer_id} was served on the prepaid "
+        f"plan {record.plan} without an account: its charge of ${charge} burns no credit.",
+        facts={"request_id": record.request_id, "charge_usd": charge},
+        at=record.served_at,
+    )

@@ -6,12 +6,13 @@ moves (`customers.MOVED`). An account that has ended is told here too: from that
 customer is suspended, without anybody having to write so in time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, bindparam, select, true
+from sqlalchemy import ColumnElement, FromClause, Row, bindparam, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import SQLModel, col
 
@@ -43,6 +44,12 @@ class Standing:
     customer: Customer
     agreed: TermsInForce | None
 
+    @property
+    def spend_cap_usd(self) -> Decimal | None:
+        """The customer's own spend cap, else its plan's; None is no cap."""
+        own = self.customer.spend_cap_usd
+        return self.agreed.terms.spend_cap_usd if own is None and self.agreed else own
+
 
 def _latest(rows: type[SQLModel], *of: ColumnElement[bool]) -> FromClause:
     """Return the row of a dated table in force at the instant `at`, as a join."""
@@ -59,7 +66,6 @@ def _latest(rows: type[SQLModel], *of: ColumnElement[bool]) -> FromClause:
 
 _PLAN = _latest(Plan, col(Plan.plan) == customers.plan_then())
 _OWN = _latest(CustomerTermsRow, col(CustomerTermsRow.customer_id) == col(Customer.customer_id))
-# One statement, built once: every request asks for it twice.
 _STANDING = (
     select(
         *customers.columns_then(),
@@ -74,8 +80,9 @@ _STANDING = (
     .outerjoin(_PLAN, true())
     .outerjoin(_OWN, true())
     .outerjoin(BillingAccount, col(BillingAccount.customer_id) == col(Customer.customer_id))
-    .where(col(Customer.customer_id) == bindparam("of_customer"))
 )
+# Built once: every request asks for it twice.
+_STANDING_OF_ONE = _STANDING.where(col(Customer.customer_id) == bindparam("of_customer"))
 
 
 async def standing(tx: Transaction, customer_id: str, at: datetime) -> Standing | None:
@@ -84,9 +91,21 @@ async def standing(tx: Transaction, customer_id: str, at: datetime) -> Standing 
     Raises:
         pydantic.ValidationError: for terms that were edited by hand.
     """
-    row = (await tx.execute(_STANDING, {"of_customer": customer_id, "at": at})).one_or_none()
-    if row is None:
-        return None
+    of_one = {"of_customer": customer_id, "at": at}
+    row = (await tx.execute(_STANDING_OF_ONE, of_one)).one_or_none()
+    return _standing(row, at) if row else None
+
+
+async def standings(
+    tx: Transaction, customer_ids: Collection[str], at: datetime
+) -> dict[str, Standing]:
+    """Return what `standing` returns, of several customers at once; unknown ones are left out."""
+    of_many = _STANDING.where(col(Customer.customer_id).in_(customer_ids))
+    rows = await tx.execute(of_many, {"at": at})
+    return {row.customer_id: _standing(row, at) for row in rows}
+
+
+def _standing(row: Row[*tuple[Any, ...]], at: datetime) -> Standing:
     customer = entity(Customer, row)
     if row.ends_at is not None and row.ends_at <= at:
         customer.status = CustomerStatus.SUSPENDED

@@ -11,6 +11,7 @@ the open one began. The movements of a closed period never change, and what burn
 what its statement charges.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -220,20 +221,24 @@ async def burn_adjustment(
     await entries.write(tx)
 
 
-async def expire(tx: Transaction, account: BillingAccount, now: datetime) -> int:
-    """Enter what is left of grants that have expired at `now`; returns how much that was.
+async def expired(tx: Transaction, customer_id: str, at: datetime) -> list[OpenGrant]:
+    """Return the grants that have expired at `at` and what they had left, until it is entered."""
+    return [each for each in (await holdings(tx, customer_id)).grants if not each.covers(at)]
+
+
+async def expire(tx: Transaction, account: BillingAccount, grants: Iterable[OpenGrant]) -> int:
+    """Enter that these have expired, each at its instant; returns how much that was.
 
     Until then it is in no balance either, so this may be late.
     """
-    gone = [
-        each for each in (await holdings(tx, account.customer_id)).grants if not each.covers(now)
-    ]
-    for each in gone:
-        assert each.expires_at is not None  # noqa: S101 - it would cover every instant
+    gone = 0
+    for each in grants:
+        assert each.expires_at is not None  # noqa: S101 - without, nothing expires
         entries = _Entries(account, each.expires_at)
         entries.add(EntryKind.EXPIRED, each.grant_id, -each.remaining_nano_usd, 0)
         await entries.write(tx)
-    return sum(each.remaining_nano_usd for each in gone)
+        gone += each.remaining_nano_usd
+    return gone
 
 
 async def revoke(tx: Transaction, account: BillingAccount, source: str, at: datetime) -> int | None:

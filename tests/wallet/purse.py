@@ -115,7 +115,8 @@ class Purse:
 
     async def expire(self, now: datetime) -> int:
         async with self.ledger.begin() as tx:
-            return await wallet.expire(tx, await self.account(tx), now)
+            account = await self.account(tx)
+            return await wallet.expire(tx, account, await wallet.expired(tx, self.customer, now))
 
     async def balance(self, at: datetime = NOON) -> Decimal:
         async with self.ledger.begin() as tx:
