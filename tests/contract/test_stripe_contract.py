@@ -96,6 +96,13 @@ def test_an_unknown_nested_parameter_is_caught(contract: StripeContract) -> None
     assert any("'by' was unexpected" in fault for fault in faults)
 
 
+def test_an_unknown_parameter_of_a_deletion_is_caught(contract: StripeContract) -> None:
+    path = "/v1/subscriptions/sub_1"
+    assert contract.request_faults("DELETE", f"{path}?invoice_now=true", "", b"") == []
+    faults = contract.request_faults("DELETE", f"{path}?invoice=true", "", b"")
+    assert any("'invoice' was unexpected" in fault for fault in faults)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"timestamp": "yesterday"}, {"payload": "5"}, {"event_name": "n" * 101}],

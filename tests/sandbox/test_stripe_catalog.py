@@ -118,6 +118,13 @@ async def test_a_lookup_key_moves_only_when_told_to(stand: StripeStand) -> None:
     found = await client.v1.prices.list_async({"lookup_keys": ["charge"]})
     assert [each.id for each in found.data] == [new.id]
     assert (await client.v1.prices.retrieve_async(old.id)).lookup_key is None
+    gone = await client.v1.prices.update_async(
+        old.id, {"active": False, "lookup_key": "charge", "transfer_lookup_key": True}
+    )
+    assert (gone.active, gone.lookup_key) == (False, "charge")
+    assert (await client.v1.prices.retrieve_async(new.id)).lookup_key is None
+    renamed = await client.v1.products.update_async(product.id, {"name": "Claude"})
+    assert renamed.name == "Claude"
 
 
 async def test_meters_live_and_have_one_event_name_each(stand: StripeStand) -> None:

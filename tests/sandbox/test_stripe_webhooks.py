@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import stripe
 
+from tests.contract.stripe_contract import stripe_contract
 from tests.sandbox.listener import Heard, Listener, listener
 from tests.sandbox.stripe_billing import Business, business
 
@@ -71,6 +72,31 @@ async def test_a_webhook_is_signed_whole_and_of_the_endpoints_version(
         _read(shop, ear.heard[0], "whsec_other")
     (row, _) = (await shop.stand.control("GET", "deliveries"))["deliveries"]
     assert (row["event"], row["status"], row["attempt"]) == (created.id, 200, 1)
+
+
+async def test_what_webhooks_carry_is_what_the_api_shows(shop: Business, ear: Listener) -> None:
+    await _endpoint(shop, ear)
+    customer = await shop.customer("chargeDeclined")
+    await shop.subscribe(customer, shop.use_price)
+    await shop.use(customer, 10_000_000_000)
+    await shop.item(customer, 100)
+    await shop.to("2026-02-03T00:00:00")
+    paths = {
+        "customer": "/v1/customers/x",
+        "invoice": "/v1/invoices/x",
+        "invoiceitem": "/v1/invoiceitems/x",
+        "payment_intent": "/v1/payment_intents/x",
+        "payment_method": "/v1/payment_methods/x",
+        "subscription": "/v1/subscriptions/x",
+    }
+    judge = stripe_contract().answer_faults
+    seen: set[str] = set()
+    for heard in ear.heard:
+        assert judge("GET", "/v1/events/x", 200, heard.body.encode()) == []
+        shown = json.loads(heard.body)["data"]["object"]
+        assert judge("GET", paths[shown["object"]], 200, json.dumps(shown).encode()) == []
+        seen.add(shown["object"])
+    assert seen == set(paths)
 
 
 async def test_an_endpoint_made_by_the_api_shows_its_secret_once_and_it_signs(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint, retrieve
 from tallystick.sandbox.stripe.lists import Paging, page
-from tallystick.sandbox.stripe.wire import Obj, Params, Refusal
+from tallystick.sandbox.stripe.wire import Metadata, Obj, Params, Refusal, with_metadata
 
 PRODUCTS, PRICES = "/v1/products", "/v1/prices"
 
@@ -22,6 +22,15 @@ class ProductCreate(Params):
     description: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict[str, str])
     unit_label: str | None = None
+
+
+class ProductUpdate(Params):
+    """What of a product can change."""
+
+    active: bool | None = None
+    description: str | None = None
+    metadata: Metadata | None = None
+    name: str | None = None
 
 
 class ProductList(Paging):
@@ -63,6 +72,16 @@ class PriceCreate(Params):
         if (self.unit_amount is None) == (self.unit_amount_decimal is None):
             raise ValueError("exactly one of unit_amount and unit_amount_decimal is needed")
         return self
+
+
+class PriceUpdate(Params):
+    """What of a price can change; what it costs never does."""
+
+    active: bool | None = None
+    lookup_key: Annotated[str, Field(max_length=200)] | None = None
+    metadata: Metadata | None = None
+    nickname: str | None = None
+    transfer_lookup_key: bool = False
 
 
 class PriceList(Paging):
@@ -109,6 +128,17 @@ async def list_products(call: Call, params: ProductList) -> Obj:
     return page(PRODUCTS, rows, params)
 
 
+async def update_product(call: Call, params: ProductUpdate) -> Obj:
+    """Change a product."""
+    product = call.account.get("product", call.ids["id"])
+    product |= params.model_dump(include={"active", "description", "name"}, exclude_none=True)
+    product |= {
+        "metadata": with_metadata(product["metadata"], params.metadata),
+        "updated": call.account.now(),
+    }
+    return product
+
+
 async def create_price(call: Call, params: PriceCreate) -> Obj:
     """Make a price; a metered one needs an active meter, a lookup key has one price at a time."""
     account = call.account
@@ -146,6 +176,17 @@ async def create_price(call: Call, params: PriceCreate) -> Obj:
             "unit_amount_decimal": f"{cents:f}",
         },
     )
+
+
+async def update_price(call: Call, params: PriceUpdate) -> Obj:
+    """Change a price; who has it keeps it when it is made inactive."""
+    price = call.account.get("price", call.ids["id"])
+    if params.lookup_key not in (None, price["lookup_key"]):
+        _take_lookup_key(call.account, params.lookup_key or "", transfer=params.transfer_lookup_key)
+        price["lookup_key"] = params.lookup_key
+    price |= params.model_dump(include={"active", "nickname"}, exclude_none=True)
+    price["metadata"] = with_metadata(price["metadata"], params.metadata)
+    return price
 
 
 def _check_meter(account: Account, recurring: Recurring) -> None:
@@ -189,7 +230,9 @@ ENDPOINTS = [
     Endpoint("POST", PRODUCTS, ProductCreate, create_product),
     Endpoint("GET", PRODUCTS, ProductList, list_products),
     retrieve("product", PRODUCTS + "/{id}"),
+    Endpoint("POST", PRODUCTS + "/{id}", ProductUpdate, update_product),
     Endpoint("POST", PRICES, PriceCreate, create_price),
     Endpoint("GET", PRICES, PriceList, list_prices),
     retrieve("price", PRICES + "/{id}"),
+    Endpoint("POST", PRICES + "/{id}", PriceUpdate, update_price),
 ]

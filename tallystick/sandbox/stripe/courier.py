@@ -130,10 +130,9 @@ class Courier:
         wanted = rows if order.events is None else order.events
         deliveries = [
             delivery
-            for thin in self._account.table("thin event").values()
-            if thin.get("snapshot_event") in wanted
-            and events.matches(_type(thin), list(order.types))
-            for delivery in self._deliveries(rows[thin["snapshot_event"]], thin)
+            for event in (rows[each] for each in wanted)
+            if events.matches(event["type"], list(order.types))
+            for delivery in self._deliveries(event, event["_thin"])
             if order.endpoint in (None, delivery.endpoint)
         ]
         self._random.shuffle(deliveries)

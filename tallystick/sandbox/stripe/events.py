@@ -55,9 +55,8 @@ def emit(account: Account, type: str, obj: Obj, previous: Obj | None = None) -> 
     data: Obj = {"object": public(obj)}
     if previous is not None:
         data["previous_attributes"] = previous
-    event = account.add(
-        "event",
-        "evt",
+    event, thin = _add_pair(
+        account,
         {
             "object": "event",
             "api_version": API_VERSION,
@@ -68,13 +67,7 @@ def emit(account: Account, type: str, obj: Obj, previous: Obj | None = None) -> 
             "request": {"id": None, "idempotency_key": None},
             "type": type,
         },
-    )
-    thin = _add_thin(
-        account,
-        f"v1.{type}",
-        livemode=obj["livemode"],
-        related=_related(obj),
-        snapshot_event=event["id"],
+        _related(obj),
     )
     _tell(account, event, thin)
     return event
@@ -93,15 +86,9 @@ def updating(account: Account, type: str, obj: Obj) -> Generator[None, None, Non
 
 def twin(account: Account, event: Obj) -> tuple[Obj, Obj]:
     """Make the same change a second event, whole and thin, under ids of its own; nobody is told."""
-    fresh = {key: value for key, value in event.items() if key != "id"}
-    copy = account.add("event", "evt", fresh | {"pending_webhooks": 0})
-    old = next(
-        each
-        for each in account.table("thin event").values()
-        if each.get("snapshot_event") == event["id"]
-    )
-    thin = {key: value for key, value in old.items() if key != "id"}
-    return copy, account.add("thin event", "evt", thin | {"snapshot_event": copy["id"]})
+    fields = {key: value for key, value in event.items() if key != "id" and key[0] != "_"}
+    fields |= {"created": account.now(), "pending_webhooks": 0}
+    return _add_pair(account, fields, event["_thin"]["related_object"])
 
 
 def again(account: Account, event: Obj) -> Obj:
@@ -138,6 +125,20 @@ def report_meter_error(
 
 def _related(obj: Obj) -> Obj:
     return {"id": obj["id"], "type": obj["object"], "url": _ADDRESSES[obj["object"]] + obj["id"]}
+
+
+def _add_pair(account: Account, event: Obj, related: Obj) -> tuple[Obj, Obj]:
+    """Keep an event and its thin twin."""
+    whole = account.add("event", "evt", event)
+    thin = _add_thin(
+        account,
+        f"v1.{event['type']}",
+        livemode=event["livemode"],
+        related=related,
+        snapshot_event=whole["id"],
+    )
+    whole["_thin"] = thin
+    return whole, thin
 
 
 def _add_thin(
