@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from tallystick.cli.access import in_ledger
-from tallystick.cli.customer_terms import Id, existing
+from tallystick.cli.customer_terms import Id, existing, in_force
 from tallystick.cli.cycles import tell_cycle
 from tallystick.cli.output import JsonFlag, fail, note, print_json
-from tallystick.ledger import accounts, customers, plan_moves, terms
+from tallystick.ledger import accounts, customers, plan_moves
 from tallystick.ledger.account_tables import BillingAccount
 from tallystick.ledger.database import Transaction
 from tallystick.plans import PlanTerms
@@ -41,12 +41,9 @@ def move(
 
 
 async def _move(tx: Transaction, customer: str, plan: str) -> datetime:
-    row = await existing(tx, customer)
     account = await accounts.lock(tx, customer)  # decisions are made one after the other
     now = datetime.now(UTC)
-    standing = await terms.standing(tx, customer, now)
-    if standing is None or standing.agreed is None:
-        fail(f"CUSTOMER: plan {row.plan!r} has no terms in force; run `tallystick setup`")
+    agreed = await in_force(tx, customer, now)
     wanted = await customers.plan_in_force(tx, plan, now)
     if wanted is None:
         fail(f"PLAN: no plan {plan!r} is in force; `tallystick plan list` lists those that are")
@@ -54,7 +51,7 @@ async def _move(tx: Transaction, customer: str, plan: str) -> datetime:
     try:
         at = effective_from(
             now,
-            Place(standing.agreed.plan, standing.agreed.terms.model),
+            Place(agreed.plan, agreed.terms.model),
             Place(plan, PlanTerms.read(wanted.terms).model),
             to_come=to_come.plan if to_come else None,
             period_end=_open_period_end(account, now) if account else None,

@@ -16,6 +16,7 @@ from tallystick.contracts import explain_validation
 from tallystick.ledger import accounts, customers, terms
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Customer, CustomerTermsRow
+from tallystick.ledger.terms import TermsInForce
 from tallystick.money import plain
 from tallystick.plans import CustomerTerms
 
@@ -102,6 +103,17 @@ async def existing(tx: Transaction, customer: str) -> Customer:
     if row is None:
         fail(f"CUSTOMER: no customer {customer!r}; `tallystick customer add {customer}` adds it")
     return row
+
+
+async def in_force(tx: Transaction, customer: str, now: datetime) -> TermsInForce:
+    """Return the terms that an existing customer has now."""
+    await existing(tx, customer)
+    standing = await terms.standing(tx, customer, now)
+    assert standing is not None  # noqa: S101 - it exists
+    if standing.agreed is None:
+        plan = standing.customer.plan
+        fail(f"CUSTOMER: plan {plan!r} has no terms in force; run `tallystick setup`")
+    return standing.agreed
 
 
 async def _agree(tx: Transaction, customer: str, valid_from: str, agreed: CustomerTerms) -> None:

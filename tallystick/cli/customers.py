@@ -11,12 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from tallystick.cli import customer_moves, customer_show, customer_terms
 from tallystick.cli.access import in_ledger
 from tallystick.cli.customer_show import COLUMNS, as_dict, cells
-from tallystick.cli.customer_terms import Id, existing
+from tallystick.cli.customer_terms import Id, existing, in_force
 from tallystick.cli.cycles import tell_cycle
 from tallystick.cli.instants import read_instant
 from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
 from tallystick.contracts import CustomerId
-from tallystick.ledger import accounts, customers, plan_moves, terms
+from tallystick.ledger import accounts, customers, plan_moves
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Customer
 from tallystick.plans.moves import billing_zone
@@ -117,23 +117,21 @@ def open_(customer: Id, anchor: Anchor = "") -> None:
 
 async def _open(tx: Transaction, row: Customer, anchor: str) -> None:
     now = datetime.now(UTC)
-    standing = await terms.standing(tx, row.customer_id, now)
-    if standing is None or standing.agreed is None:
-        fail(f"CUSTOMER: plan {row.plan!r} has no terms in force; run `tallystick setup`")
-    zone = billing_zone(standing.agreed.terms.model, row.time_zone)
+    agreed = await in_force(tx, row.customer_id, now)
+    zone = billing_zone(agreed.terms.model, row.time_zone)
     at = read_instant(anchor, "--anchor", ZoneInfo(zone)).astimezone(UTC) if anchor else now
     if not at <= now < billing_period(at, zone, 1).end:
         fail(
             f"--anchor: the first period has to be open now; {at.isoformat()} is "
             f"{'still to come' if at > now else 'more than a month ago'}"
         )
+    account = await accounts.open_account(tx, row.customer_id, at, zone, now)
     moves = await plan_moves.list_all(tx, row.customer_id)
-    if moves and at < moves[-1].valid_from:
+    if moves and account.anchor < moves[-1].valid_from:
         fail(
             f"--anchor: the customer moved to plan {moves[-1].plan!r} at "
-            f"{moves[-1].valid_from.isoformat()}; its first period cannot begin before"
+            f"{moves[-1].valid_from.isoformat()}; its first period begins in a later minute"
         )
-    await accounts.open_account(tx, row.customer_id, at, zone, now)
 
 
 def _ready(row: Customer) -> None:

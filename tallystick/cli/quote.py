@@ -8,13 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from tallystick.cli.access import in_ledger
-from tallystick.cli.customer_terms import existing
+from tallystick.cli.customer_terms import in_force
 from tallystick.cli.output import JsonFlag, fail, note, out, print_json, print_rows
 from tallystick.cli.stdin import read_stdin
 from tallystick.contracts import QuoteOrder, RequestQuote
-from tallystick.ledger import terms
-from tallystick.ledger.database import Transaction
-from tallystick.ledger.terms import TermsInForce
 from tallystick.plans import quote_request
 from tallystick.pricing import NoPriceError
 
@@ -63,16 +60,8 @@ def _quote(params: dict[str, Any], customer: str) -> RequestQuote:
     now = datetime.now(UTC)
     if not customer:
         return quote_request(params, now)
-    agreed = in_ledger(lambda tx: _agreed(tx, customer, now))
+    agreed = in_ledger(lambda tx: in_force(tx, customer, now))
     return quote_request(params, now, agreed.terms, plan=agreed.plan)
-
-
-async def _agreed(tx: Transaction, customer: str, now: datetime) -> TermsInForce:
-    row = await existing(tx, customer)
-    standing = await terms.standing(tx, customer, now)
-    if standing is None or standing.agreed is None:
-        fail(f"--customer: plan {row.plan!r} has no terms in force; run `tallystick setup`")
-    return standing.agreed
 
 
 def _prompt(prompt: str, file: str) -> dict[str, Any]:

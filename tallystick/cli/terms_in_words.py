@@ -20,8 +20,9 @@ def plan_in_words(terms: PlanTerms) -> str:
 
 
 def _replies(terms: PlanTerms) -> Iterator[str]:
-    data = terms.model_dump(mode="json")
-    yield in_words(data) if terms.markup or terms.discount or terms.markup_by_kind else "at cost"
+    own = {"markup", "markup_by_kind", "discount"}
+    data = terms.model_dump(mode="json", include=own, exclude_defaults=True)
+    yield in_words(data) if data else "at cost"
 
 
 def _periods(terms: PlanTerms) -> Iterator[str]:
