@@ -71,9 +71,14 @@ def refusal(error: stripe.StripeError) -> Refusal:
 
 def error_code(error: stripe.StripeError) -> str | None:
     """Return the `code` in the body, which the SDK leaves out for some statuses."""
+    return error_detail(error, "code")
+
+
+def error_detail(error: stripe.StripeError, name: str) -> str | None:
+    """Return a field of the error in the body, None where it is missing."""
     body = cast("Any", error.json_body)
     try:
-        return body["error"]["code"]
+        return body["error"][name]
     except (KeyError, TypeError):
         return None
 
