@@ -146,13 +146,11 @@ class Purse:
         return await self.rows(TopUp)
 
     async def rows(self, table: type[Any]) -> Any:
-        """Return the customer's rows of a table, oldest first."""
-        key = getattr(
-            table, f"{table.__tablename__}_id".replace("ies_id", "y_id").replace("s_id", "_id")
-        )
+        """Return the customer's rows of a table, in the order of its key."""
         async with self.ledger.begin() as tx:
-            statement = select(table).where(table.customer_id == self.customer).order_by(key)
-            return [entity(table, row) for row in await tx.execute(statement)]
+            statement = select(table).where(table.customer_id == self.customer)
+            ordered = statement.order_by(*table.__table__.primary_key)
+            return [entity(table, row) for row in await tx.execute(ordered)]
 
     async def adds_up(self, at: datetime = NOON) -> None:
         """Check that entries, running totals and balance say the same."""
