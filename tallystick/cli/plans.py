@@ -61,7 +61,7 @@ def add(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="The terms as TOML: model, markup and what else tallystick/plans/README.md lists.",
+            help="The terms as TOML, like [plan.terms] in tallystick/plans/data/examples.toml.",
         ),
     ],
     valid_from: Annotated[
