@@ -34,6 +34,7 @@ from tallystick.plans.guards import Limits
 from tallystick.services import Endpoints, database, endpoints
 from tallystick.settings import Settings, SettingsError
 from tallystick.temporal import connect_temporal
+from workers.billing import Nudges, billing_activities
 from workers.plugin import TallystickPlugin
 
 log = logging.getLogger("tallystick.worker")
@@ -43,7 +44,7 @@ class Role(StrEnum):
     """What a worker process does; several processes may share a role."""
 
     REQUESTS = "requests"
-    """Workflows, ledger steps and metering, on the queue `tallystick`."""
+    """Workflows, ledger steps, metering and accounts, on the queue `tallystick`."""
     CLAUDE = "claude"
     """Claude calls, on the queue `tallystick-claude`."""
 
@@ -124,7 +125,12 @@ async def working(
                 Limits(settings.max_input_tokens, settings.max_cost_usd),
                 conversation_cap_usd=settings.conversation_cap_usd,
             )
-            steps = LedgerActivities(ledger)
+            nudges = Nudges(client)
+            stack.push_async_callback(nudges.drain)
+            steps = LedgerActivities(ledger, nudges)
+            billing = await stack.enter_async_context(
+                billing_activities(ledger, client, where, settings)
+            )
             quoting = QuotingActivities(ledger, api)
             workers.append(
                 Worker(
@@ -136,6 +142,7 @@ async def working(
                         steps.abandon_request,
                         metering.send_meter_events,
                         quoting.quote_request,
+                        *billing,
                     ],
                     plugins=[TallystickPlugin()],
                     max_concurrent_activities=settings.meter_concurrency,

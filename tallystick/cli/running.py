@@ -11,6 +11,7 @@ from tallystick.errors import TallystickError, UnavailableError
 from tallystick.ledger.setup import prepare
 from tallystick.local import LocalStack, local_stack
 from tallystick.logs import configure_logging
+from tallystick.schedules import ensure_schedules
 from tallystick.services import DevNote, database
 from tallystick.settings import get_settings
 from tallystick.temporal import connect_temporal, ensure_search_attributes
@@ -27,16 +28,24 @@ def setup(as_json: bool = JsonFlag) -> None:
     """Bring database and Temporal to what this version needs. Safe to repeat."""
     with database(get_settings()) as url:
         revision = prepare(url)
-    added = asyncio.run(_set_up_temporal())
+    added, schedules = asyncio.run(_set_up_temporal())
     if as_json:
-        print_json({"database_revision": revision, "search_attributes_added": added})
+        print_json(
+            {
+                "database_revision": revision,
+                "search_attributes_added": added,
+                "schedules": schedules,
+            }
+        )
         return
     note(f"database: revision {revision}")
     note(f"temporal: search attributes {', '.join(added) + ' added' if added else 'in place'}")
+    note(f"temporal: schedules in place: {', '.join(schedules)}")
 
 
-async def _set_up_temporal() -> list[str]:
-    return await ensure_search_attributes(await connect_temporal())
+async def _set_up_temporal() -> tuple[list[str], list[str]]:
+    client = await connect_temporal()
+    return await ensure_search_attributes(client), await ensure_schedules(client)
 
 
 def worker(
@@ -82,6 +91,7 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
     async with local_stack(settings, temporal_port=port, ui_port=ui_port) as local:
         for _ in range(workers):
             await local.start_worker()
+        await ensure_schedules(await connect_temporal(local.temporal.address))
         local.leave_note()
         _introduce(local)
         watching = [asyncio.create_task(process.wait()) for process in local.workers]
