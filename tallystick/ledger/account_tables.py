@@ -49,7 +49,8 @@ class BillingAccount(SQLModel, table=True):
 
 class PlanMove(SQLModel, table=True):
     """From an instant on the customer is on another plan; before its first move on the one in
-    `customers`. Of two moves for the same instant the later decision holds."""
+    `customers`. Of the moves that have taken effect the latest decision holds, so deciding anew
+    replaces one that is still to come."""
 
     __tablename__ = "plan_moves"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (Index("ix_plan_moves_customer", "customer_id", "valid_from"),)

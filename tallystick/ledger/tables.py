@@ -83,7 +83,7 @@ class Customer(SQLModel, table=True):
     status: CustomerStatus = Field(default=CustomerStatus.ACTIVE, sa_type=Text)
     status_reason: str | None = None
     suspended_by: str | None = None
-    """`payment` where an unpaid invoice did it, which its payment undoes; else `operator`."""
+    """`payment`, `operator` or `ended`, of which each is harder to lift (`ledger.customers`)."""
     time_zone: str = "UTC"
     spend_cap_usd: Decimal | None = Field(default=None, sa_type=Numeric)
     """The most that may be charged in a calendar month of the customer's; None is no cap."""
