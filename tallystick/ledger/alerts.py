@@ -16,6 +16,7 @@ from tallystick.ledger.account_tables import Alert
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.notices import raise_notice
 from tallystick.money import from_nano_usd, plain
+from tallystick.pricing import TokenKind
 
 Subject = Literal["allowance", "cap", "balance"]
 
@@ -65,8 +66,8 @@ async def tell(tx: Transaction, passed: Collection[Passed], at: datetime) -> set
                 "subject": each.key.subject,
                 "percent": each.key.percent,
                 "period_start": each.key.period_start.isoformat(),
-                "used": _amount(each, each.used),
-                "limit": _amount(each, each.limit),
+                "used": _fact(each, each.used),
+                "limit": _fact(each, each.limit),
                 "unit": each.unit,
             },
             at=at,
@@ -74,24 +75,23 @@ async def tell(tx: Transaction, passed: Collection[Passed], at: datetime) -> set
     return {each.key.customer_id for each in news}
 
 
-_WORDS: dict[Subject, str] = {
-    "allowance": "of the usage that the plan includes in this period is used up: {used} of {limit}",
-    "cap": "of the spend cap of this period is used up: {used} of {limit}",
-    "balance": "of the credit of this period is used up: {used} of {limit}",
+_WHAT: dict[Subject, str] = {
+    "allowance": "the usage that the plan includes in this period",
+    "cap": "the spend cap of this period",
+    "balance": "the credit of this period",
 }
 
 
 def _words(passed: Passed) -> str:
-    used, limit = (
-        f"${_amount(passed, each)}"
-        if passed.unit == "USD"
-        else f"{each:,} {passed.unit.replace('_', ' ')} tokens"
-        for each in (passed.used, passed.limit)
-    )
-    return (
-        f"{passed.key.percent} % " + _WORDS[passed.key.subject].format(used=used, limit=limit) + "."
-    )
+    match passed.unit:
+        case "USD":
+            how_much = f"${_fact(passed, passed.used)} of ${_fact(passed, passed.limit)}"
+        case TokenKind.WEB_SEARCH:
+            how_much = f"{passed.used:,} of {passed.limit:,} web searches"
+        case kind:
+            how_much = f"{passed.used:,} of {passed.limit:,} {kind.replace('_', ' ')} tokens"
+    return f"{passed.key.percent} % of {_WHAT[passed.key.subject]} is used up: {how_much}."
 
 
-def _amount(passed: Passed, value: int) -> str:
-    return plain(from_nano_usd(value)) if passed.unit == "USD" else str(value)
+def _fact(passed: Passed, value: int) -> str | int:
+    return plain(from_nano_usd(value)) if passed.unit == "USD" else value

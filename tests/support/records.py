@@ -23,13 +23,14 @@ async def served(
     *,
     plan: str = "pass-through",
     conversation_id: str | None = None,
+    **columns: Any,
 ) -> NewRecord:
     """Finish an attempt at `at` and return its record to be written; None is without a price."""
     new = NewAttempt(key, "f", "claude", conversation_id, 1, 1)
     begun = await attempts.begin(tx, new, at, max_unknown=5)
     assert isinstance(begun, Begun)
     await attempts.complete(tx, begun.attempt_id, Completion(Outcome.SUCCEEDED, reply={}), at)
-    columns: dict[str, Any] = {
+    columns = {
         **dict.fromkeys(("fingerprint", "model", "reason", "price_book", "explanation"), ""),
         **dict.fromkeys(("prompt_chars", "response_chars", "web_searches"), 0),
         **{f"{kind}_tokens": 0 for kind in TOKEN_KINDS},
@@ -46,5 +47,6 @@ async def served(
         "charge_nano_usd": nano_usd,
         "lines": [],
         "warnings": [],
+        **columns,
     }
     return NewRecord(key, begun.attempt_id, columns, [])
