@@ -202,7 +202,12 @@ class Courier:
     async def _client(self) -> AsyncGenerator[httpx.AsyncClient, None]:
         """Lend the client of this burst; the last to bring it back closes it."""
         if self._http is None:
-            self._http = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, verify=_TLS)
+            self._http = httpx.AsyncClient(
+                timeout=_TIMEOUT,
+                limits=httpx.Limits(max_keepalive_connections=_AT_ONCE),
+                trust_env=False,
+                verify=_TLS,
+            )
         self._users += 1
         try:
             yield self._http

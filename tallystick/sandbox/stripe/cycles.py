@@ -145,7 +145,7 @@ def finish(account: Account, subscription: Obj, *, invoice_use: bool = True) -> 
     """
     if subscription["status"] in subscription_states.ENDED:
         return
-    begin, _ = period_of(subscription)
+    begin, end = period_of(subscription)
     now = account.now()
     used = [item for item in items_of(subscription) if metered(item)]
     pending = pending_of(account, subscription["customer"], subscription["id"], exactly=True)
@@ -154,7 +154,7 @@ def finish(account: Account, subscription: Obj, *, invoice_use: bool = True) -> 
         invoice = _draft(account, subscription, "subscription_cycle", (begin, now), advance=True)
         _sweep(account, subscription, invoice)
         for item in used:
-            add_metered(account, invoice, item, (begin, now), cut=True)
+            add_metered(account, invoice, item, (begin, now), cut=now < end)
         subscription["latest_invoice"] = invoice["id"]
     subscription_states.end(account, subscription)
     if invoice is not None:

@@ -32,7 +32,7 @@ class Outcome(BaseModel):
     """What a customer's next `times` charges shall do, whatever the card: one of these.
 
     `decline_code` refuses, `partial` takes so many cents and no more, `action_required` waits for
-    the cardholder.
+    the cardholder; with none of them the charge succeeds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -199,6 +199,12 @@ def _assign_terms(invoice: Obj, params: Update) -> None:
 
 
 def _assign_timing(account: Account, invoice: Obj, params: Update) -> None:
+    if params.auto_advance is False and params.automatically_finalizes_at is not None:
+        raise Refusal(
+            400,
+            "Which of the two would win is not documented; here neither does.",
+            param="automatically_finalizes_at",
+        )
     if params.auto_advance is not None:
         invoice["auto_advance"] = params.auto_advance
     if params.automatically_finalizes_at is not None:

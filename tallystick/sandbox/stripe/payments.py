@@ -25,20 +25,20 @@ def order(account: Account, outcome: Outcome) -> None:
 
 
 def method_for(account: Account, invoice: Obj, chosen: str | None = None) -> Obj | None:
-    """Return the card that an invoice would charge, if there is any."""
+    """Return the card that an invoice would charge, if there is one that is still attached."""
     subscription = account.table("subscription").get(
         subscription_states.subscription_of(invoice) or ""
     )
     customer = account.get("customer", invoice["customer"])
-    method_id = (
-        chosen
-        or invoice["default_payment_method"]
+    if chosen is not None:
+        return of_customer(account, chosen, customer["id"], param="payment_method")
+    default = (
+        invoice["default_payment_method"]
         or (subscription or {}).get("default_payment_method")
         or customer["invoice_settings"]["default_payment_method"]
     )
-    if method_id is None:
-        return None
-    return of_customer(account, method_id, customer["id"], param="payment_method")
+    method = account.table("payment_method").get(default or "")
+    return method if method is not None and method["customer"] == customer["id"] else None
 
 
 def attempt(
@@ -56,7 +56,7 @@ def attempt(
             emit(account, "invoice.payment_action_required", invoice)
         emit(account, "invoice.payment_failed", invoice)
     _after(account, invoice)
-    if counts and invoice["status"] == "open" and invoice["next_payment_attempt"] is None:
+    if counts and _is_given_up(invoice):
         _give_up(account, invoice)
     return refusal
 
@@ -65,20 +65,16 @@ def _charge(account: Account, invoice: Obj, method: Obj | None) -> Refusal | Non
     customer = account.get("customer", invoice["customer"])
     if method is None:
         return no_method()
+    refused: str | None = method.get("_refused")
     ordered: list[Outcome] = customer.get("_outcomes", [])
-    outcome = ordered.pop(0) if ordered and not method.get("_refused") else None
-    code = method.get("_refused")
-    if outcome is not None:
-        if outcome.action_required:
-            return _action_required(account, invoice, method)
-        code = outcome.decline_code
-    elif code is None:
-        code = method["_decline"]
+    outcome = ordered.pop(0) if ordered and refused is None else None
+    if outcome is not None and outcome.action_required:
+        return _action_required(account, invoice, method)
+    code = refused or (outcome.decline_code if outcome else method["_decline"])
     if code is not None:
         return _declined(account, invoice, method, Decline(code))
-    amount = invoice["amount_remaining"]
-    if outcome is not None and outcome.partial is not None:
-        amount = min(amount, outcome.partial)
+    most = outcome.partial if outcome else None
+    amount = min(invoice["amount_remaining"], most or invoice["amount_remaining"])
     invoice_payments.receive(account, invoice, amount, method["id"])
     _close_if_paid(account, invoice)
     return None
@@ -155,6 +151,11 @@ def set_next(account: Account, invoice: Obj, at: int | None) -> None:
 def _retry(account: Account, invoice: Obj, at: int) -> None:
     if invoice["status"] == "open" and invoice["next_payment_attempt"] == at:
         attempt(account, invoice, method_for(account, invoice), scheduled=True)
+
+
+def _is_given_up(invoice: Obj) -> bool:
+    unpaid = invoice["status"] == "open" and invoice["auto_advance"]
+    return unpaid and invoice["next_payment_attempt"] is None
 
 
 def _give_up(account: Account, invoice: Obj) -> None:
