@@ -21,6 +21,7 @@ CONTENTS = {
     "quote": ("quote", "Say what a request would cost."),
     "customer": ("customers", "Add, show, list, move, suspend and resume customers."),
     "plan": ("plans", "List, show and add plans."),
+    "wallet": ("wallet", "Prepaid credit: give, take back, buy and show it."),
     "usage": ("ledger", "Show what each customer used, what it cost and what was charged."),
     "statement": ("statement", "Show what a customer's period came to."),
     "conversation": ("insight", "Show a conversation turn by turn."),

@@ -393,11 +393,13 @@ _OPENING = select(_ENTERED.scalar_subquery() - _SINCE)
 
 
 async def movements(
-    tx: Transaction, customer_id: str, start: datetime | None, end: datetime
+    tx: Transaction, customer_id: str, start: datetime | None, end: datetime | None
 ) -> Movements:
-    """Return the movements dated in [start, end), oldest first; without a start, from the first."""
+    """Return the movements dated in [start, end), oldest first; None is without a bound."""
     opening = 0
-    dated = [col(WalletEntry.customer_id) == customer_id, col(WalletEntry.occurred_at) < end]
+    dated = [col(WalletEntry.customer_id) == customer_id]
+    if end is not None:
+        dated.append(col(WalletEntry.occurred_at) < end)
     if start is not None:
         of_start = {"of_customer": customer_id, "start": start}
         opening = int((await tx.execute(_OPENING, of_start)).scalar_one())
