@@ -204,7 +204,8 @@ def _of_books(customer_id: str, books: AccountBooks, period: Period) -> Iterator
             at=books.opened_at,
             subject="0",
             words="set the account up with Stripe",
-            steps=("open_subscription", "settle_period", "check_anchor"),
+            # The fee in advance is on a statement before it is on an invoice.
+            steps=("settle_period", "open_subscription", "check_anchor"),
         )
         return
     if books.cancel_at is None and books.aligned_plan != books.plan_after:
