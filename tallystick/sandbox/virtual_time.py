@@ -3,7 +3,8 @@
 A server started with `embedded.VIRTUAL_TIME` keeps a clock per workflow, which can be moved on
 while the workflow waits for a timer. Production code does not know: cycles take `workflow.now()`,
 and their steps are told the instant. Stripe's clock is set first, always to the very next instant
-at which a cycle has something to do, so that each side finds the other where it would be in life.
+at which a cycle or Stripe itself has something to do, so that each side finds the other where it
+would be in life.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ class VirtualTime:
         """Let everything happen that is due until `instant`, each thing at its own."""
         while True:
             await self.settle()
-            nexts = [await self._next(each) for each in self.customers]
+            nexts = [*[await self._next(each) for each in self.customers], await self._stripes()]
             target = min([instant, *(at for at in nexts if at is not None)])
             await self.set_stripe(target)
             for customer in self.customers:
@@ -94,6 +95,11 @@ class VirtualTime:
     async def _next(self, customer: str) -> datetime | None:
         dues = (await self.agenda(customer)).dues
         return dues[0].at if dues else None
+
+    async def _stripes(self) -> datetime | None:
+        clock = (await self._stripe.get("/_sandbox/clock")).raise_for_status().json()
+        at = clock.get("next")
+        return None if at is None else datetime.fromtimestamp(at, UTC)
 
     async def _is_settled(self) -> bool:
         # The cycles last: what is not quiet may still give them something to do.

@@ -1,13 +1,13 @@
 """One year of three customers, one per model, to the last digit.
 
-Everything is at $2 a million tokens of prompt (Sonnet 5.5), so that each figure can be worked out in
-a comment. The year has month ends from an anchor on the 31st, a 29 February, both changes of summer
-time, two plan changes, three payment failures (one on a Friday evening), a card replaced, usage that
-was recorded after its invoice was final, and a cancellation.
+Everything is at $2 a million tokens of prompt (Sonnet 5.5), so that each figure can be worked out
+in a comment. The year has month ends from an anchor on the 31st, a 29 February, both changes of
+summer time, two plan changes, three payment failures (one on a Friday evening), a card replaced,
+usage that was recorded after its invoice was final, and a cancellation.
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -101,9 +101,8 @@ async def _new_card_and_credit(town: Town) -> None:
     async with town.ledger.begin() as tx:
         account = await accounts.lock(tx, "pilot")
         assert account is not None
-        await top_ups.open_top_up(
-            tx, account, nano_usd=50 * USD, automatic=False, at=_at("2027-10-20T08:00")
-        )
+        at = _at("2027-10-20T08:00")
+        await top_ups.open_top_up(tx, "pilot", 50 * USD, automatic=False, at=at)
     await wake(town.temporal, "pilot", News())
 
 
