@@ -11,10 +11,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, exists, func, select
+from sqlalchemy import ColumnElement, Select, Text, exists, func, or_, select
 from sqlmodel import col
 
-from tallystick.ledger.account_tables import Invoice
+from tallystick.ledger.account_tables import Invoice, StripeEvent
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.effective import effective
 from tallystick.ledger.tables import Adjustment, Attempt, MeterEvent, Outcome, UsageRecord
@@ -204,7 +204,10 @@ async def records(
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Something that is not finished: since when, why, and how much money hangs on it."""
+    """Something that is not finished: since when, why, and how much money hangs on it.
+
+    Customer and request are empty where it is nobody's.
+    """
 
     what: str
     customer_id: str
@@ -217,13 +220,14 @@ class Waiting:
 async def waiting(tx: Transaction, *, older_than: datetime) -> Sequence[Waiting]:
     """Return what has been waiting since before `older_than`, oldest first.
 
-    Calls without a known outcome, usage without a price, and requests whose meter events Stripe
-    has not acknowledged.
+    Calls without a known outcome, usage without a price, requests whose meter events Stripe has not
+    acknowledged, and events from Stripe that were not applied.
     """
     rows = [
         *await _open_attempts(tx, older_than),
         *await _unpriced(tx),
         *await _unmetered(tx, older_than),
+        *await _unapplied(tx, older_than),
     ]
     return sorted(rows, key=lambda row: row.since)
 
@@ -296,6 +300,32 @@ async def _unmetered(tx: Transaction, older_than: datetime) -> list[Waiting]:
             since=row.since,
             why=row.reason or "Stripe has not acknowledged it yet",
             charge_usd=None if row.charge is None else from_nano_usd(int(row.charge)),
+        )
+        for row in await tx.execute(statement)
+    ]
+
+
+async def _unapplied(tx: Transaction, older_than: datetime) -> list[Waiting]:
+    parked = col(StripeEvent.parked_at).is_not(None)
+    statement = select(
+        col(StripeEvent.event_id),
+        col(StripeEvent.type),
+        col(StripeEvent.customer_id),
+        col(StripeEvent.received_at),
+        col(StripeEvent.reason),
+        parked.label("parked"),
+    ).where(
+        col(StripeEvent.applied_at).is_(None),
+        or_(parked, col(StripeEvent.received_at) < older_than),
+    )
+    return [
+        Waiting(
+            what="event parked" if row.parked else "event not applied",
+            customer_id=row.customer_id or "",
+            request_id="",
+            since=row.received_at,
+            why=f"{row.event_id} ({row.type}): {row.reason or 'its account has not looked yet'}",
+            charge_usd=None,
         )
         for row in await tx.execute(statement)
     ]
