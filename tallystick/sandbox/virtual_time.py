@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.service import RPCError
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
 from tallystick.contracts import Agenda, cycle_workflow_id
@@ -110,8 +111,8 @@ class VirtualTime:
     async def _is_idle(self, customer: str) -> bool:
         try:
             agenda = await self.agenda(customer)
-        except WorkflowQueryFailedError:
-            return False  # it has not looked yet
+        except (WorkflowQueryFailedError, RPCError):
+            return False  # it has not looked yet, or is between two runs
         if self._periods.setdefault(customer, agenda.period_start) != agenda.period_start:
             self._periods[customer] = agenda.period_start
             await asyncio.sleep(BETWEEN_RUNS)
