@@ -125,11 +125,14 @@ class Town:
             assert standing.agreed is not None
             row = await customers.plan_in_force(tx, plan, at)
             assert row is not None
-            _, period = period_at(account.anchor, account.time_zone, at)
             valid_from = effective_from(
-                standing.agreed.plan, standing.agreed.terms, plan, PlanTerms.read(row.terms),
-                Place(account.time_zone, period), at,
-            )  # fmt: skip
+                at,
+                Place(standing.agreed.plan, standing.agreed.terms.model),
+                Place(plan, PlanTerms.read(row.terms).model),
+                to_come=None,
+                period_end=period_at(account.anchor, account.time_zone, at)[1].end,
+                ends_at=None,
+            )
             await plan_moves.add(tx, name, plan, valid_from)
         await wake(self.temporal, name, News())
 
