@@ -25,7 +25,7 @@ from tallystick.money import to_nano_usd
 from tallystick.plans.billed import Billed
 from tallystick.plans.moves import anchor_in_utc, billing_zone
 from tallystick.plans.periods import billing_period
-from tallystick.plans.settlement import Following, Span, Terms
+from tallystick.plans.settlement import Following, PeriodTerms, Span
 from tallystick.plans.statement import LostAttempts, Statement, WalletUse
 from tallystick.plans.writing import NONE_LOST, Beside, Heading, write_statement
 from tallystick.resent_history import resent_history
@@ -89,12 +89,12 @@ async def _write(tx: Transaction, customer_id: str, ordinal: int) -> Statement |
     )
 
 
-async def _opening(tx: Transaction, account: BillingAccount) -> Terms | None:
+async def _opening(tx: Transaction, account: BillingAccount) -> PeriodTerms | None:
     first = billing_period(account.anchor, account.time_zone, 1)
     following = await _following(tx, account, first.start, 1)
     if not following.terms.base_fee_usd or await statements.latest(tx, account.customer_id):
         return None
-    return Terms(
+    return PeriodTerms(
         start=first.start,
         end=first.start,
         whole_end=first.start,
@@ -106,12 +106,12 @@ async def _opening(tx: Transaction, account: BillingAccount) -> Terms | None:
 
 async def _terms(
     tx: Transaction, account: BillingAccount, ordinal: int, last: Stored | None
-) -> Terms:
+) -> PeriodTerms:
     period = accounts.period_of(account, ordinal)
     start = last.statement.period_end if last else period.start
     ends = account.cancel_at is not None and account.cancel_at <= period.end
     in_force = await plan_moves.segments(tx, account.customer_id, start, period.end)
-    return Terms(
+    return PeriodTerms(
         start=start,
         end=period.end,
         whole_end=billing_period(account.anchor, account.time_zone, ordinal).end,
@@ -153,7 +153,7 @@ def _fee_collected(last: Stored | None) -> int:
 
 
 async def _wallet(
-    tx: Transaction, settled: Terms, window: Window, last: Stored | None
+    tx: Transaction, settled: PeriodTerms, window: Window, last: Stored | None
 ) -> WalletUse | None:
     before = last.statement.wallet if last else None
     opening = before.closing_usd if before else Decimal(0)

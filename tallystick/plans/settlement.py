@@ -61,7 +61,7 @@ class Following:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PeriodTerms:
     """What a period is settled by.
 
     `whole_end` is when it would have ended, had the account not ended before. `fee_nano_usd` is
@@ -118,7 +118,7 @@ class Settlement:
         return from_nano_usd(_due_nano(self.lines) - self.due_cents * NANO_PER_CENT)
 
 
-def settle(terms: Terms, billed: Billed) -> Settlement:
+def settle(terms: PeriodTerms, billed: Billed) -> Settlement:
     """Settle a period.
 
     Raises:
@@ -149,7 +149,7 @@ def settle(terms: Terms, billed: Billed) -> Settlement:
 
 
 # --- What a period includes, prorated -------------------------------------------------------------
-def _included(terms: Terms) -> Included | None:
+def _included(terms: PeriodTerms) -> Included | None:
     if not any(span.terms.allowance for span in terms.spans):
         return None
     money = _prorated(terms, lambda each: each.allowance and each.allowance.usd)
@@ -163,7 +163,7 @@ def _included(terms: Terms) -> Included | None:
     )
 
 
-def _prorated(terms: Terms, of: Callable[[PlanTerms], Decimal | int | None]) -> Fraction:
+def _prorated(terms: PeriodTerms, of: Callable[[PlanTerms], Decimal | int | None]) -> Fraction:
     """Add up what the terms say of a whole period, by the share that each was in force."""
     return sum(
         (
@@ -174,7 +174,7 @@ def _prorated(terms: Terms, of: Callable[[PlanTerms], Decimal | int | None]) -> 
     )
 
 
-def _share(terms: Terms, start: datetime, end: datetime) -> Fraction:
+def _share(terms: PeriodTerms, start: datetime, end: datetime) -> Fraction:
     return Fraction(_length(start, end), _length(terms.start, terms.whole_end))
 
 
@@ -183,13 +183,14 @@ def _length(start: datetime, end: datetime) -> int:
     return (end - start) // timedelta(microseconds=1)
 
 
-def _use_tiers(terms: Terms, charge_usd: Decimal) -> TiersUse:
+def _use_tiers(terms: PeriodTerms, charge_usd: Decimal) -> TiersUse:
     # By time and not by when the charge arose: volume is that of the whole period.
     weighed, of = Fraction(0), 0
     segments: list[TierUse] = []
     for span in terms.spans:
         parts = in_tiers(charge_usd, span.terms.tiers)
-        length = _length(span.start, span.end)
+        # At least a moment: an account may end as its period begins.
+        length = max(_length(span.start, span.end), 1)
         weighed, of = weighed + Fraction(amount(parts)) * length, of + length
         segments.append(
             TierUse(
@@ -231,7 +232,7 @@ def _lines(wanted: list[_Wanted]) -> tuple[Line, ...]:
     )
 
 
-def _usage(terms: Terms, billed: Billed, allowance: AllowanceUse | None) -> Iterator[_Wanted]:
+def _usage(terms: PeriodTerms, billed: Billed, allowance: AllowanceUse | None) -> Iterator[_Wanted]:
     if terms.model == "hybrid":
         beyond = " beyond what the plan includes" if allowance else ""
         charge = billed.open_nano_usd() if allowance is None else to_nano_usd(allowance.overage_usd)
@@ -258,7 +259,7 @@ def _usage(terms: Terms, billed: Billed, allowance: AllowanceUse | None) -> Iter
 
 
 def _after_usage(
-    terms: Terms, tiers: TiersUse | None, commitment: CommitmentUse | None
+    terms: PeriodTerms, tiers: TiersUse | None, commitment: CommitmentUse | None
 ) -> Iterator[_Wanted]:
     if tiers is not None:
         yield from _some(
@@ -274,7 +275,7 @@ def _after_usage(
         )
 
 
-def _fees(terms: Terms) -> Iterator[_Wanted]:
+def _fees(terms: PeriodTerms) -> Iterator[_Wanted]:
     if terms.spans:
         yield from _this_period(terms, terms.spans[0], terms.spans[-1])
     if terms.following is not None:
@@ -282,7 +283,7 @@ def _fees(terms: Terms) -> Iterator[_Wanted]:
         yield from _fee_ahead(terms.following, "subscription" if same else "new_subscription")
 
 
-def _this_period(terms: Terms, first: Span, last: Span) -> Iterator[_Wanted]:
+def _this_period(terms: PeriodTerms, first: Span, last: Span) -> Iterator[_Wanted]:
     """Yield what makes the fee collected in advance the one that is right in the end."""
     yield from _proration(
         f"Base fee of {first.plan}, not collected in advance",
@@ -303,7 +304,7 @@ def _this_period(terms: Terms, first: Span, last: Span) -> Iterator[_Wanted]:
     )
 
 
-def _rest(terms: Terms, span: Span, since: datetime) -> int:
+def _rest(terms: PeriodTerms, span: Span, since: datetime) -> int:
     """Return the base fee for what is left of the whole period, in nano-USD."""
     share = _share(terms, since, terms.whole_end)
     return round(Fraction(span.terms.base_fee_usd) * NANO_PER_USD * share)
@@ -336,7 +337,7 @@ def _due_nano(lines: tuple[Line, ...]) -> int:
     return sum(to_nano_usd(line.amount_usd) for line in lines if line.collected_by != "wallet")
 
 
-def _dates(terms: Terms) -> str:
+def _dates(terms: PeriodTerms) -> str:
     return f"{_day(terms.start, terms.time_zone)} to {_day(terms.end, terms.time_zone)}"
 
 

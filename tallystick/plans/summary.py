@@ -58,7 +58,8 @@ def _sentences(statement: Statement) -> Iterator[str]:
         "{} of the base fee comes back for the rest of the period.",
     )
     if fee := _of(statement, "base_fee"):
-        yield f"The base fee of the next period is {dollars(fee)}."
+        which = "next" if statement.ordinal else "first"
+        yield f"The base fee of the {which} period is {dollars(fee)}."
     yield _to_pay(statement.due_cents)
 
 

@@ -8,7 +8,7 @@ from tallystick.insight import History
 from tallystick.money import EXACT, from_nano_usd, total
 from tallystick.plans.billed import Billed
 from tallystick.plans.savings import savings
-from tallystick.plans.settlement import Settlement, Span, Terms, settle
+from tallystick.plans.settlement import PeriodTerms, Settlement, Span, settle
 from tallystick.plans.statement import (
     Line,
     LostAttempts,
@@ -41,7 +41,9 @@ class Beside:
     lost: LostAttempts = NONE_LOST
 
 
-def write_statement(heading: Heading, terms: Terms, billed: Billed, beside: Beside) -> Statement:
+def write_statement(
+    heading: Heading, terms: PeriodTerms, billed: Billed, beside: Beside
+) -> Statement:
     """Settle a period and draw up its statement.
 
     Raises:
@@ -102,7 +104,9 @@ def _resent(history: History) -> ResentHistory:
     )
 
 
-def _operator(terms: Terms, billed: Billed, settlement: Settlement, beside: Beside) -> OperatorCopy:
+def _operator(
+    terms: PeriodTerms, billed: Billed, settlement: Settlement, beside: Beside
+) -> OperatorCopy:
     earned = total(
         [
             *(each.amount_usd for each in settlement.lines if _of_this_period(each)),

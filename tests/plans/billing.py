@@ -7,7 +7,7 @@ from typing import Any
 from tallystick.money import from_nano_usd, to_nano_usd
 from tallystick.plans import PlanTerms
 from tallystick.plans.billed import Billed, Booked, Sold
-from tallystick.plans.settlement import Following, Span, Terms
+from tallystick.plans.settlement import Following, PeriodTerms, Span
 from tallystick.plans.statement import SectionName
 from tallystick.pricing import TokenKind
 
@@ -47,7 +47,7 @@ def period(
     end: datetime = END,
     following: PlanTerms | None = None,
     collected: str | None = None,
-) -> Terms:
+) -> PeriodTerms:
     """Return the terms of a period: one plan, or several with the day each begins on, from 0.
 
     Args:
@@ -59,7 +59,7 @@ def period(
     days = [each if isinstance(each, tuple) else (0, each) for each in in_force]
     starts = [START + day * DAY for day, _ in days]
     fee = Decimal(collected) if collected is not None else days[0][1].base_fee_usd
-    return Terms(
+    return PeriodTerms(
         start=START,
         end=end,
         whole_end=END,

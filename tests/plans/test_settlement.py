@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tallystick.plans import PlanTerms
 from tallystick.plans.cents import in_cents
-from tallystick.plans.settlement import Settlement, Terms, settle
+from tallystick.plans.settlement import PeriodTerms, Settlement, settle
 from tallystick.pricing import TokenKind
 from tests.plans.billing import DAY, END, START, billed, hybrid, of, period, plan, sold, volume
 
@@ -171,13 +171,20 @@ def test_an_end_after_a_change_takes_the_fee_of_the_last_plan_back() -> None:
     assert settlement.due_usd + 30 == 25
 
 
+def test_an_account_that_ends_as_its_period_begins_gets_all_of_the_fee_back() -> None:
+    a = hybrid("30", allowance={"usd": "60"}, tiers=volume((None, "0.5")), commitment_usd="90")
+    assert shown(settle(period(a, end=START), billed())) == [("proration", "item", "-30", -3000)]
+
+
 def test_a_fee_that_was_not_collected_in_advance_is_collected_now() -> None:
     settlement = settle(period(hybrid("30"), collected="10"), billed())
     assert shown(settlement) == [("proration", "item", "20", 2000)]
 
 
 def test_an_opening_collects_the_first_fee_and_nothing_else() -> None:
-    opening = Terms(START, START, START, "UTC", (), period(plan(), following=hybrid("9")).following)
+    opening = PeriodTerms(
+        START, START, START, "UTC", (), period(plan(), following=hybrid("9")).following
+    )
     assert shown(settle(opening, billed())) == [("base_fee", "subscription", "9", 900)]
 
 
@@ -282,7 +289,7 @@ quantities = st.tuples(
 
 
 @st.composite
-def periods(draw: st.DrawFn, *, equal: bool = False) -> tuple[Terms, list[Any], PlanTerms]:
+def periods(draw: st.DrawFn, *, equal: bool = False) -> tuple[PeriodTerms, list[Any], PlanTerms]:
     """A period of one model with any changes of plan, its usage, and the plan it begins with."""
     model = draw(st.sampled_from([hybrids, metered]))
     days = sorted(draw(st.sets(st.integers(1, 29), max_size=3)))
@@ -305,7 +312,7 @@ def periods(draw: st.DrawFn, *, equal: bool = False) -> tuple[Terms, list[Any], 
 
 @given(periods(), st.integers(-3, 3))
 def test_nothing_of_a_period_is_lost_on_its_way_to_the_lines(
-    drawn: tuple[Terms, list[Any], PlanTerms], roundings: int
+    drawn: tuple[PeriodTerms, list[Any], PlanTerms], roundings: int
 ) -> None:
     terms, used, _ = drawn
     usage = billed(*used, roundings=roundings if used else 0)
@@ -347,7 +354,7 @@ def _days(time: timedelta) -> Fraction:
 
 @given(periods(equal=True))
 def test_changing_to_equal_terms_changes_nothing(
-    drawn: tuple[Terms, list[Any], PlanTerms],
+    drawn: tuple[PeriodTerms, list[Any], PlanTerms],
 ) -> None:
     terms, used, first = drawn
     whole = period(first, end=terms.end, following=terms.following and terms.following.terms)

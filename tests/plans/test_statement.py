@@ -7,7 +7,7 @@ import pytest
 
 from tallystick.insight import History
 from tallystick.plans.billed import Billed, Booked
-from tallystick.plans.settlement import Terms
+from tallystick.plans.settlement import PeriodTerms
 from tallystick.plans.statement import LostAttempts, Movement, Statement, WalletUse
 from tallystick.plans.writing import Beside, Heading, write_statement
 from tallystick.pricing import TokenKind
@@ -16,7 +16,7 @@ from tests.plans.billing import DAY, START, UNITS, billed, hybrid, of, period, p
 LOST = LostAttempts(failed=2, unknown=1, estimated_cost_usd=Decimal("0.25"))
 
 
-def written(terms: Terms, usage: Billed, **beside: Any) -> Statement:
+def written(terms: PeriodTerms, usage: Billed, **beside: Any) -> Statement:
     return write_statement(Heading("acme", "Acme", 3), terms, usage, Beside(**beside))
 
 
