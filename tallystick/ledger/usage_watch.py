@@ -38,7 +38,7 @@ from tallystick.ledger.terms import Standing
 from tallystick.money import to_nano_usd
 from tallystick.plans.billed import Billed
 from tallystick.plans.periods import period_at
-from tallystick.plans.settlement import Span, Terms, settle
+from tallystick.plans.settlement import PeriodTerms, Span, settle
 from tallystick.plans.wallet import percents_passed
 from tallystick.pricing import TokenKind
 
@@ -185,7 +185,7 @@ async def _allowance(tx: Transaction, account: BillingAccount, now: datetime) ->
     start, end = accounts.period_of(account, ordinal)
     segments = await plan_moves.segments(tx, account.customer_id, start, end)
     settled = settle(
-        Terms(
+        PeriodTerms(
             start=start,
             end=end,
             whole_end=whole.end,
