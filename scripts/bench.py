@@ -1,4 +1,4 @@
-"""Benchmarks: `scripts/bench.py requests|rating [--json]`.
+"""Benchmarks: `scripts/bench.py requests|rating|webhooks [--json]`.
 
 Figures are ratios taken in one run on one machine, so they can be compared between machines.
 Nothing here fails on time; what a figure should be is printed beside it.
@@ -20,6 +20,7 @@ from typing import Any
 
 import bench_bare
 import bench_rating
+import bench_webhooks
 import httpx
 from anthropic import AsyncAnthropic
 from temporalio.client import Client as TemporalClient
@@ -259,9 +260,10 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run one benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmark", choices=["requests", "rating"])
+    parser.add_argument("benchmark", choices=["requests", "rating", "webhooks"])
     parser.add_argument("--requests", type=int, default=1_000)
-    parser.add_argument("--concurrency", type=int, default=100)
+    parser.add_argument("--deliveries", type=int, default=10_000)
+    parser.add_argument("--concurrency", type=int, help="100 requests, or 10 deliveries")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.benchmark == "rating":
@@ -270,7 +272,11 @@ def main() -> None:
     # The stand-ins are what is measured against; keys in the environment are none of our business.
     for name in ("ANTHROPIC_API_KEY", "STRIPE_API_KEY", "TALLYSTICK_SANDBOX"):
         os.environ.pop(name, None)
-    figures = asyncio.run(bench_requests(arguments.requests, arguments.concurrency))
+    if arguments.benchmark == "webhooks":
+        taken = asyncio.run(bench_webhooks.bench(arguments.deliveries, arguments.concurrency or 10))
+        figures = [Figure(*each) for each in taken]
+    else:
+        figures = asyncio.run(bench_requests(arguments.requests, arguments.concurrency or 100))
     if arguments.json:
         print(json.dumps([asdict(figure) for figure in figures]))
     else:
