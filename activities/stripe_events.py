@@ -19,6 +19,7 @@ from temporalio.service import RPCError
 from activities.event_forwarding import EventForwarder
 from activities.failures import failure
 from activities.looks import refresh_invoice
+from activities.paying import pay_with_present_card
 from activities.stripe_calls import stripe_calls
 from activities.transactions import transaction
 from tallystick.contracts import StepOrder, StepResult
@@ -120,10 +121,11 @@ class StripeEventActivities:
                 await refresh_invoice(self._ledger, self._stripe, invoice_id, order.now)
             case Look.SUBSCRIPTION, subscription_id:
                 await self._look_at_subscription(subscription_id, order)
-            case _:  # how the customer pays: what is unpaid may have been paid with it
+            case _:  # how the customer pays: what could not be collected may be now
                 async with transaction(self._ledger) as tx:
                     unpaid = await agenda.unpaid_invoices(tx, order.customer_id)
                 for invoice in unpaid:
+                    await pay_with_present_card(self._stripe, invoice.invoice_id)
                     await refresh_invoice(self._ledger, self._stripe, invoice.invoice_id, order.now)
 
     async def _look_at_subscription(self, subscription_id: str, order: StepOrder) -> None:
