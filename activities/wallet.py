@@ -34,7 +34,7 @@ class WalletActivities:
             account = await accounts.lock(tx, order.customer_id)
             if account is None:
                 return StepResult(words="no account, no credit")
-            expired = await wallet.expired(tx, order.customer_id, order.now)
+            expired = (await wallet.holdings(tx, order.customer_id)).expired(order.now)
             if not expired:
                 return StepResult(words="nothing has expired")
             last = max(each.expires_at for each in expired if each.expires_at is not None)
@@ -45,8 +45,9 @@ class WalletActivities:
                     words=f"{waiting} requests from before it expired may still use it",
                     again_at=order.now + LOOK_AGAIN,
                 )
-            gone = await wallet.expire(tx, account, expired)
-            await balance_watch.look(tx, account, order.now)
+            held = await wallet.expire(tx, account, order.now)
+            await balance_watch.look(tx, account, held, order.now)
+        gone = sum(each.remaining_nano_usd for each in expired)
         return StepResult(words=f"${plain(from_nano_usd(gone))} of credit has expired")
 
     @activity.defn

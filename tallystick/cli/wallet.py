@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import typer
@@ -12,9 +12,9 @@ from tallystick.cli.customer_terms import Id, existing
 from tallystick.cli.cycles import tell_cycle
 from tallystick.cli.instants import read_instant
 from tallystick.cli.output import JsonFlag, fail, note, parse_usd, print_json, print_rows
-from tallystick.ledger import accounts, terms, top_ups, wallet
+from tallystick.ledger import accounts, movements, terms, top_ups, wallet
 from tallystick.ledger.account_tables import BillingAccount, GrantKind
-from tallystick.ledger.database import Transaction
+from tallystick.ledger.database import Transaction, snapshot
 from tallystick.money import from_nano_usd, plain, to_nano_usd
 from tallystick.plans.periods import period_at
 
@@ -154,15 +154,18 @@ def show(
 
 
 async def _facts(tx: Transaction, customer: str, since: str) -> dict[str, Any]:
+    await snapshot(tx)
     zone = ZoneInfo((await existing(tx, customer)).time_zone)
-    account, now = await _account(tx, customer), datetime.now(UTC)
+    account, now = await accounts.get(tx, customer), datetime.now(UTC)
+    if account is None:
+        _fail_without_account(customer)
     if since:
         start = read_instant(since, "--since", zone)
     else:
         _, period = period_at(account.anchor, account.time_zone, max(now, account.anchor))
         start = period.start
     funds = await wallet.funds(tx, customer, now)
-    moved = await wallet.movements(tx, customer, start, None)
+    moved = await movements.since(tx, customer, start)
     return {
         "customer_id": customer,
         "balance_usd": from_nano_usd(funds.balance_nano_usd),
@@ -180,7 +183,7 @@ async def _facts(tx: Transaction, customer: str, since: str) -> dict[str, Any]:
                 "expires_at": each.grant.expires_at,
                 "note": each.grant.note,
             }
-            for each in await wallet.given(tx, customer)
+            for each in await movements.given(tx, customer)
         ],
         "movements": [
             {
@@ -200,11 +203,15 @@ async def _account(tx: Transaction, customer: str) -> BillingAccount:
     await existing(tx, customer)
     account = await accounts.lock(tx, customer)
     if account is None:
-        fail(
-            f"CUSTOMER: {customer!r} has no account to hold credit; "
-            f"`tallystick customer open {customer}` opens it"
-        )
+        _fail_without_account(customer)
     return account
+
+
+def _fail_without_account(customer: str) -> NoReturn:
+    fail(
+        f"CUSTOMER: {customer!r} has no account to hold credit; "
+        f"`tallystick customer open {customer}` opens it"
+    )
 
 
 def _positive(amount: str) -> Decimal:

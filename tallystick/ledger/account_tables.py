@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Index, Text, UniqueConstraint, text
+from sqlalchemy import ARRAY, BigInteger, Index, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from tallystick.ledger.tables import NOW, count, document, instant
@@ -142,6 +142,25 @@ class WalletEntry(SQLModel, table=True):
     adjustment_id: int | None = count(default=None, foreign_key="adjustments.adjustment_id")
     occurred_at: datetime = instant()
     created_at: datetime = instant(sa_column_kwargs=NOW)
+
+
+class Wallet(SQLModel, table=True):
+    """What a wallet's entries come to, as far as it cannot be read from the last of them.
+
+    Working state, written with every entry under the same lock: without it, the grants of years
+    would have to be looked through for those that have something left.
+    """
+
+    __tablename__ = "wallets"  # pyright: ignore[reportAssignmentType]
+
+    customer_id: str = Field(primary_key=True, foreign_key="customers.customer_id")
+    open_grants: list[int] = Field(sa_type=ARRAY(BigInteger))  # pyright: ignore[reportArgumentType]
+    """Those with something left."""
+    last_grant_id: int = count(default=0)
+    period_start: datetime | None = instant(default=None)
+    """Of the latest period in which something was burnt."""
+    burnt_nano_usd: int = count(default=0)
+    """In that period, corrections included."""
 
 
 class TopUp(SQLModel, table=True):

@@ -39,8 +39,8 @@ async def record(tx: Transaction, new: NewRecord, agreed: PlanTerms) -> Burnt:
         return Burnt(recorded, news=False)
     if account is None:
         return Burnt(recorded, news=await _tell_operator(tx, recorded.record))
-    await wallet.burn_usage(tx, account, recorded.record)
-    news = await balance_watch.look(tx, account, recorded.record.billed_at, agreed)
+    held = await wallet.burn_usage(tx, account, recorded.record)
+    news = await balance_watch.look(tx, account, held, recorded.record.billed_at, agreed)
     return Burnt(recorded, news)
 
 
@@ -51,8 +51,8 @@ async def adjust(
 
     The caller holds the account locked and has just written the adjustment.
     """
-    await wallet.burn_adjustment(tx, account, adjustment_id, nano_usd, billed_at)
-    await balance_watch.look(tx, account, billed_at)
+    held = await wallet.burn_adjustment(tx, account, adjustment_id, nano_usd, billed_at)
+    await balance_watch.look(tx, account, held, billed_at)
 
 
 async def _tell_operator(tx: Transaction, record: UsageRecord) -> bool:

@@ -1,21 +1,19 @@
-"""The wallet of a prepaid customer: its grants, and every movement of them.
+"""The wallet of a prepaid customer: what it holds, and every way to move it.
 
-A balance is never stored, it is the sum of entries. But each entry says what its grant (or the
-overdraft) stands at after it, so a balance is read from the last entry of each and not by adding up
-years. That is right because whoever writes entries holds the account's row locked
-(`accounts.lock`): the movements of one wallet happen one after the other. What a movement is for is
-unique (a grant's source, a record, an adjustment), so none happens twice.
+Entries are only ever added, and each says what its grant (or the overdraft) stands at after it. So
+a balance is read from the last entry of each open grant, and which those are is kept beside them
+(`Wallet`): nobody adds up years. All of that is right because whoever moves a wallet holds the
+account's row locked (`accounts.lock`), and the movements of one wallet happen one after the other.
+What a movement is for is unique (a grant's source, a record, an adjustment), so none happens twice.
 
 An entry is dated as a usage record is billed: when it happened, or, if that period is closed, when
 the open one began. The movements of a closed period never change, and what burns in a period is
 what its statement charges.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Text, bindparam, func, null, or_, select, true, union_all
 from sqlalchemy.dialects.postgresql import insert
@@ -27,11 +25,13 @@ from tallystick.ledger.account_tables import (
     EntryKind,
     Grant,
     GrantKind,
+    Wallet,
     WalletEntry,
 )
 from tallystick.ledger.database import Transaction, entity
-from tallystick.ledger.tables import Adjustment, UsageRecord
-from tallystick.plans.wallet import PRIORITY, OpenGrant, burn
+from tallystick.ledger.tables import UsageRecord
+from tallystick.plans.periods import period_at
+from tallystick.plans.wallet import PRIORITY, OpenGrant, split
 
 CORRECTIONS = "corrections"
 """The source of the one grant that takes what adjustments give back. What was charged too much
@@ -40,6 +40,42 @@ corrections must not become thousands of grants."""
 
 
 # --- What a wallet holds --------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a wallet holds, in nano-USD.
+
+    Grants that have expired are among `grants` until that is entered. `burnt_nano_usd` is what was
+    burnt in the period that began at `period_start`, the latest in which anything was.
+    """
+
+    grants: tuple[OpenGrant, ...] = ()
+    overdraft_nano_usd: int = 0
+    """0 or less."""
+    last_grant_id: int = 0
+    period_start: datetime | None = None
+    burnt_nano_usd: int = 0
+
+    def balance_nano_usd(self, at: datetime) -> int:
+        """Return the balance at an instant: what has expired is gone, entered or not."""
+        left = sum(each.remaining_nano_usd for each in self.grants if each.covers(at))
+        return left + self.overdraft_nano_usd
+
+    def expired(self, at: datetime) -> list[OpenGrant]:
+        """Return the grants that have expired at an instant, until that is entered."""
+        return [each for each in self.grants if not each.covers(at)]
+
+    def burnt_since(self, period_start: datetime) -> int:
+        """Return what was burnt in the period that began then, of the latest periods."""
+        return self.burnt_nano_usd if period_start == self.period_start else 0
+
+
+class Funds(NamedTuple):
+    """What a customer has, and how much of that is reserved for requests in flight."""
+
+    balance_nano_usd: int
+    reserved_nano_usd: int
+
+
 # Statements are built once, since every request of a prepaid customer runs them.
 _CUSTOMER = bindparam("of_customer", type_=Text)
 _LAST_OF_GRANT = (
@@ -57,7 +93,7 @@ _LAST_OF_OVERDRAFT = (
     .where(col(WalletEntry.customer_id) == _CUSTOMER, col(WalletEntry.grant_id).is_(None))
     .order_by(col(WalletEntry.wallet_entry_id).desc())
     .limit(1)
-    .subquery("last_of_overdraft")
+    .lateral("last_of_overdraft")
 )
 _HELD = union_all(
     select(
@@ -66,39 +102,41 @@ _HELD = union_all(
         col(Grant.granted_at),
         col(Grant.expires_at),
         _LAST_OF_GRANT.c.remaining_nano_usd,
+        null().label("last_grant_id"),
+        null().label("period_start"),
+        null().label("burnt_nano_usd"),
     )
+    .select_from(Wallet)
+    .join(Grant, col(Grant.grant_id) == func.any(col(Wallet.open_grants)))
     .join(_LAST_OF_GRANT, true())
-    .where(col(Grant.customer_id) == _CUSTOMER, _LAST_OF_GRANT.c.remaining_nano_usd > 0),
-    select(null(), null(), null(), null(), _LAST_OF_OVERDRAFT.c.remaining_nano_usd),
+    .where(col(Wallet.customer_id) == _CUSTOMER),
+    select(
+        *(null() for _ in range(4)),
+        func.coalesce(_LAST_OF_OVERDRAFT.c.remaining_nano_usd, 0),
+        col(Wallet.last_grant_id),
+        col(Wallet.period_start),
+        col(Wallet.burnt_nano_usd),
+    )
+    .select_from(Wallet)
+    .outerjoin(_LAST_OF_OVERDRAFT, true())
+    .where(col(Wallet.customer_id) == _CUSTOMER),
 ).subquery("held")
-"""A row for each grant with something left, expired or not, and one for the overdraft."""
+"""A row for each grant with something left, and one for the wallet with its overdraft."""
 _HOLDINGS = select(_HELD)
-_ENTERED = select(func.coalesce(func.sum(_HELD.c.remaining_nano_usd), 0))
-"""The sum of all entries."""
-BALANCE = _ENTERED.where(
-    or_(_HELD.c.expires_at.is_(None), _HELD.c.expires_at > bindparam("at"))
-).scalar_subquery()
-"""The balance of `of_customer` at the instant `at`: what has expired is gone, entered or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """The grants of a wallet that have something left, and its overdraft (0 or less)."""
-
-    grants: tuple[OpenGrant, ...]
-    overdraft_nano_usd: int
-
-
-class Funds(NamedTuple):
-    """What a customer has, and how much of that is reserved for requests in flight."""
-
-    balance_nano_usd: int
-    reserved_nano_usd: int
+_BALANCE = (
+    select(func.coalesce(func.sum(_HELD.c.remaining_nano_usd), 0))
+    .where(or_(_HELD.c.expires_at.is_(None), _HELD.c.expires_at > bindparam("at")))
+    .scalar_subquery()
+)
+_FUNDS = select(_BALANCE.label("balance"), reservations.RESERVED.label("reserved"))
 
 
 async def holdings(tx: Transaction, customer_id: str) -> Holdings:
-    """Return what the wallet holds; grants that have expired are in it until that is entered."""
+    """Return what the wallet holds; nothing where there is none."""
     rows = (await tx.execute(_HOLDINGS, {"of_customer": customer_id})).all()
+    own = next((row for row in rows if row.grant_id is None), None)
+    if own is None:
+        return Holdings()
     return Holdings(
         grants=tuple(
             OpenGrant(
@@ -111,19 +149,16 @@ async def holdings(tx: Transaction, customer_id: str) -> Holdings:
             for row in rows
             if row.grant_id is not None
         ),
-        overdraft_nano_usd=sum(row.remaining_nano_usd for row in rows if row.grant_id is None),
+        overdraft_nano_usd=own.remaining_nano_usd,
+        last_grant_id=own.last_grant_id,
+        period_start=own.period_start,
+        burnt_nano_usd=own.burnt_nano_usd,
     )
-
-
-_GET_BALANCE = select(BALANCE)
-_FUNDS = select(BALANCE.label("balance"), reservations.RESERVED.label("reserved"))
 
 
 async def balance(tx: Transaction, customer_id: str, at: datetime) -> int:
     """Return the balance at the instant `at`, in nano-USD; negative in overdraft."""
-    return int(
-        (await tx.execute(_GET_BALANCE, {"of_customer": customer_id, "at": at})).scalar_one()
-    )
+    return (await holdings(tx, customer_id)).balance_nano_usd(at)
 
 
 async def funds(tx: Transaction, customer_id: str, at: datetime) -> Funds:
@@ -136,7 +171,7 @@ async def funds(tx: Transaction, customer_id: str, at: datetime) -> Funds:
     return Funds(int(row.balance), int(row.reserved))
 
 
-# --- Moving it ------------------------------------------------------------------------------------
+# --- Moving it: the caller holds the account locked -----------------------------------------------
 async def grant(
     tx: Transaction,
     account: BillingAccount,
@@ -162,83 +197,68 @@ async def grant(
         expires_at: from when on it covers nothing any more; None is never.
         note: a word for people.
     """
-    grant_id = await _add_grant(
-        tx,
-        Grant(
-            customer_id=account.customer_id,
-            kind=kind,
-            priority=PRIORITY[kind] if priority is None else priority,
-            amount_nano_usd=nano_usd,
-            source=source,
-            note=note,
-            granted_at=at,
-            expires_at=expires_at,
-        ),
+    row = Grant(
+        customer_id=account.customer_id,
+        kind=kind,
+        priority=PRIORITY[kind] if priority is None else priority,
+        amount_nano_usd=nano_usd,
+        source=source,
+        note=note,
+        granted_at=at,
+        expires_at=expires_at,
     )
-    if grant_id is None:
+    if not await _add(tx, row):
         return False
-    overdraft = (await holdings(tx, account.customer_id)).overdraft_nano_usd
-    entries = _Entries(account, at)
-    entries.add(EntryKind.GRANTED, grant_id, nano_usd, nano_usd)
-    repaid = min(nano_usd, -overdraft)
+    moving = await _take(tx, account)
+    new = moving.hold(row)
+    moving.move(EntryKind.GRANTED, new, nano_usd, at)
+    repaid = min(nano_usd, -moving.left[None])
     if repaid:
-        entries.add(EntryKind.OVERDRAFT_REPAID, grant_id, -repaid, nano_usd - repaid)
-        entries.add(EntryKind.OVERDRAFT_REPAID, None, repaid, overdraft + repaid)
-    await entries.write(tx)
+        moving.move(EntryKind.OVERDRAFT_REPAID, new, -repaid, at)
+        moving.move(EntryKind.OVERDRAFT_REPAID, None, repaid, at)
+    await moving.put_back(tx)
     return True
 
 
-async def burn_usage(tx: Transaction, account: BillingAccount, record: UsageRecord) -> None:
-    """Burn what a record is charged; one without a price burns when it gets one.
-
-    The caller holds the account locked and has just written the record.
-    """
-    entries = _Entries(account, record.billed_at, usage_record_id=record.usage_record_id)
-    await _burn(tx, entries, EntryKind.USAGE, record.charge_nano_usd or 0, record.served_at)
+async def burn_usage(tx: Transaction, account: BillingAccount, record: UsageRecord) -> Holdings:
+    """Burn what a record just written is charged; one without a price burns when it gets one."""
+    moving = await _take(tx, account, usage_record_id=record.usage_record_id)
+    moving.burn(
+        EntryKind.USAGE, record.charge_nano_usd or 0, record.billed_at, used_at=record.served_at
+    )
+    return await moving.put_back(tx)
 
 
 async def burn_adjustment(
     tx: Transaction, account: BillingAccount, adjustment_id: int, nano_usd: int, billed_at: datetime
-) -> None:
-    """Burn what an adjustment adds, as usage of the moment it is booked; give back what it takes.
+) -> Holdings:
+    """Burn what an adjustment just written adds, as usage of the moment it is booked.
 
-    What comes back repays the overdraft, and the rest of it is the customer's `CORRECTIONS`. The
-    caller holds the account locked and has just written the adjustment.
+    What it takes off is given back: it repays the overdraft, and the rest is `CORRECTIONS`.
     """
-    entries = _Entries(account, billed_at, adjustment_id=adjustment_id)
+    moving = await _take(tx, account, adjustment_id=adjustment_id)
     if nano_usd >= 0:
-        await _burn(tx, entries, EntryKind.ADJUSTMENT, nano_usd, billed_at)
-        return
-    back = -nano_usd
-    held = await holdings(tx, account.customer_id)
-    repaid = min(back, -held.overdraft_nano_usd)
+        moving.burn(EntryKind.ADJUSTMENT, nano_usd, billed_at, used_at=billed_at)
+        return await moving.put_back(tx)
+    repaid = min(-nano_usd, -moving.left[None])
     if repaid:
-        entries.add(EntryKind.ADJUSTMENT, None, repaid, held.overdraft_nano_usd + repaid)
-    if back > repaid:
-        corrections = await _corrections(tx, account, billed_at)
-        before = sum(g.remaining_nano_usd for g in held.grants if g.grant_id == corrections)
-        entries.add(EntryKind.ADJUSTMENT, corrections, back - repaid, before + back - repaid)
-    await entries.write(tx)
+        moving.move(EntryKind.ADJUSTMENT, None, repaid, billed_at)
+    if rest := -nano_usd - repaid:
+        corrections = moving.hold(await _corrections(tx, account, billed_at))
+        moving.move(EntryKind.ADJUSTMENT, corrections, rest, billed_at)
+    return await moving.put_back(tx)
 
 
-async def expired(tx: Transaction, customer_id: str, at: datetime) -> list[OpenGrant]:
-    """Return the grants that have expired at `at` and what they had left, until it is entered."""
-    return [each for each in (await holdings(tx, customer_id)).grants if not each.covers(at)]
-
-
-async def expire(tx: Transaction, account: BillingAccount, grants: Iterable[OpenGrant]) -> int:
-    """Enter that these have expired, each at its instant; returns how much that was.
+async def expire(tx: Transaction, account: BillingAccount, now: datetime) -> Holdings:
+    """Enter what is left of grants that have expired at `now`, each at its instant.
 
     Until then it is in no balance either, so this may be late.
     """
-    gone = 0
-    for each in grants:
+    moving = await _take(tx, account)
+    for each in moving.held.expired(now):
         assert each.expires_at is not None  # noqa: S101 - without, nothing expires
-        entries = _Entries(account, each.expires_at)
-        entries.add(EntryKind.EXPIRED, each.grant_id, -each.remaining_nano_usd, 0)
-        await entries.write(tx)
-        gone += each.remaining_nano_usd
-    return gone
+        moving.move(EntryKind.EXPIRED, each.grant_id, -each.remaining_nano_usd, each.expires_at)
+    return await moving.put_back(tx)
 
 
 async def revoke(tx: Transaction, account: BillingAccount, source: str, at: datetime) -> int | None:
@@ -246,33 +266,19 @@ async def revoke(tx: Transaction, account: BillingAccount, source: str, at: date
 
     What is burnt stays burnt. To be used where the money for it has gone back.
     """
-    statement = select(col(Grant.grant_id)).where(
-        col(Grant.customer_id) == account.customer_id, col(Grant.source) == source
-    )
-    grant_id = (await tx.execute(statement)).scalar_one_or_none()
-    if grant_id is None:
+    row = await _grant_from(tx, account, source)
+    if row is None:
         return None
-    held = (await holdings(tx, account.customer_id)).grants
-    left = sum(each.remaining_nano_usd for each in held if each.grant_id == grant_id)
+    moving = await _take(tx, account)
+    revoked = moving.hold(row)
+    left = moving.left[revoked]
     if left:
-        entries = _Entries(account, at)
-        entries.add(EntryKind.REVOKED, grant_id, -left, 0)
-        await entries.write(tx)
+        moving.move(EntryKind.REVOKED, revoked, -left, at)
+        await moving.put_back(tx)
     return left
 
 
-async def _burn(
-    tx: Transaction, entries: "_Entries", kind: EntryKind, nano_usd: int, used_at: datetime
-) -> None:
-    held = await holdings(tx, entries.customer_id)
-    left = {grant.grant_id: grant.remaining_nano_usd for grant in held.grants}
-    for grant_id, share in burn(held.grants, nano_usd, used_at):
-        before = held.overdraft_nano_usd if grant_id is None else left[grant_id]
-        entries.add(kind, grant_id, -share, before - share)
-    await entries.write(tx)
-
-
-async def _corrections(tx: Transaction, account: BillingAccount, at: datetime) -> int:
+async def _corrections(tx: Transaction, account: BillingAccount, at: datetime) -> Grant:
     row = Grant(
         customer_id=account.customer_id,
         kind=GrantKind.PAID,
@@ -281,171 +287,132 @@ async def _corrections(tx: Transaction, account: BillingAccount, at: datetime) -
         source=CORRECTIONS,
         granted_at=at,
     )
-    made = await _add_grant(tx, row)
-    if made is not None:
-        return made
-    statement = select(col(Grant.grant_id)).where(
-        col(Grant.customer_id) == account.customer_id, col(Grant.source) == CORRECTIONS
-    )
-    return (await tx.execute(statement)).one().grant_id
+    if await _add(tx, row):
+        return row
+    given = await _grant_from(tx, account, CORRECTIONS)
+    assert given is not None  # noqa: S101 - it was in the way
+    return given
 
 
-async def _add_grant(tx: Transaction, row: Grant) -> int | None:
+async def _add(tx: Transaction, row: Grant) -> bool:
+    """Insert the grant, and number it; False where its source has given."""
     statement = (
         insert(Grant)
         .values(row.model_dump(exclude={"grant_id"}))
         .on_conflict_do_nothing(index_elements=["customer_id", "source"])
         .returning(col(Grant.grant_id))
     )
-    return (await tx.execute(statement)).scalar_one_or_none()
+    row.grant_id = (await tx.execute(statement)).scalar_one_or_none()
+    return row.grant_id is not None
 
 
+async def _grant_from(tx: Transaction, account: BillingAccount, source: str) -> Grant | None:
+    statement = select(Grant).where(
+        col(Grant.customer_id) == account.customer_id, col(Grant.source) == source
+    )
+    row = (await tx.execute(statement)).one_or_none()
+    return entity(Grant, row) if row else None
+
+
+# --- A wallet in hand -----------------------------------------------------------------------------
 _WRITE = insert(WalletEntry)
+_KEEP = insert(Wallet)
+_KEEP_IT = _KEEP.on_conflict_do_update(
+    index_elements=["customer_id"],
+    set_={name: _KEEP.excluded[name] for name in Wallet.model_fields if name != "customer_id"},
+)
 
 
-class _Entries:
-    """Entries for one reason, to be written in the order they are added."""
+async def _take(
+    tx: Transaction,
+    account: BillingAccount,
+    *,
+    usage_record_id: int | None = None,
+    adjustment_id: int | None = None,
+) -> "_Moving":
+    reason = {"usage_record_id": usage_record_id, "adjustment_id": adjustment_id}
+    return _Moving(account, await holdings(tx, account.customer_id), reason)
 
-    def __init__(
-        self,
-        account: BillingAccount,
-        at: datetime,
-        *,
-        usage_record_id: int | None = None,
-        adjustment_id: int | None = None,
-    ):
-        self.customer_id = account.customer_id
-        self._common = {
-            "customer_id": account.customer_id,
-            "usage_record_id": usage_record_id,
-            "adjustment_id": adjustment_id,
-            "occurred_at": max(at, account.closed_until),
-        }
-        self._rows: list[dict[str, object]] = []
 
-    def add(self, kind: EntryKind, grant_id: int | None, nano_usd: int, remaining: int) -> None:
-        self._rows.append(
+class _Moving:
+    """A wallet while it is moved for one reason: what it holds by now, and its new entries.
+
+    `left` is what each grant has left, and None the overdraft.
+    """
+
+    def __init__(self, account: BillingAccount, held: Holdings, reason: dict[str, int | None]):
+        self.held = held
+        self.left: dict[int | None, int] = {None: held.overdraft_nano_usd}
+        self.left |= {each.grant_id: each.remaining_nano_usd for each in held.grants}
+        self._account = account
+        self._reason = reason
+        self._entries: list[dict[str, Any]] = []
+
+    def hold(self, row: Grant) -> int:
+        """Count a grant to the wallet that may have nothing left in it; returns its number."""
+        assert row.grant_id is not None  # noqa: S101 - it is in the ledger
+        if row.grant_id not in self.left:
+            self.left[row.grant_id] = 0
+            new = OpenGrant(row.grant_id, row.priority, row.granted_at, row.expires_at, 0)
+            self.held = replace(
+                self.held,
+                grants=(*self.held.grants, new),
+                last_grant_id=max(self.held.last_grant_id, row.grant_id),
+            )
+        return row.grant_id
+
+    def burn(self, kind: EntryKind, nano_usd: int, at: datetime, *, used_at: datetime) -> None:
+        """Burn what was used at an instant and is billed at another."""
+        for grant_id, share in split(self.held.grants, nano_usd, used_at):
+            self.move(kind, grant_id, -share, at)
+
+    def move(self, kind: EntryKind, grant_id: int | None, nano_usd: int, at: datetime) -> None:
+        """Enter a movement of a grant that is held, or of the overdraft."""
+        self.left[grant_id] += nano_usd
+        at = max(at, self._account.closed_until)
+        self._entries.append(
             {
-                **self._common,
-                "kind": kind,
+                "customer_id": self._account.customer_id,
                 "grant_id": grant_id,
+                "kind": kind,
                 "amount_nano_usd": nano_usd,
-                "remaining_nano_usd": remaining,
+                "remaining_nano_usd": self.left[grant_id],
+                "occurred_at": at,
+                **self._reason,
             }
         )
+        if kind in (EntryKind.USAGE, EntryKind.ADJUSTMENT):
+            self._count(-nano_usd, at)
 
-    async def write(self, tx: Transaction) -> None:
-        if self._rows:
-            await tx.execute(_WRITE, self._rows)
+    def _count(self, burnt_nano_usd: int, at: datetime) -> None:
+        account = self._account
+        _, period = period_at(account.anchor, account.time_zone, max(at, account.anchor))
+        latest = self.held.period_start
+        if latest is None or period.start > latest:
+            self.held = replace(self.held, period_start=period.start, burnt_nano_usd=0)
+        # What is billed in an older period, while that is not closed, is not of the latest.
+        if period.start == self.held.period_start:
+            total = self.held.burnt_nano_usd + burnt_nano_usd
+            self.held = replace(self.held, burnt_nano_usd=total)
 
-
-# --- What was moved -------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class GivenGrant:
-    """A grant and what is left of it; of one that has expired, until that is entered."""
-
-    grant: Grant
-    remaining_nano_usd: int
-
-
-@dataclass(frozen=True, slots=True)
-class Movement:
-    """One entry, with the balance after it. `source` names the grant; None is the overdraft.
-
-    `request_id` is of the usage that burnt it, or whose price was corrected.
-    """
-
-    wallet_entry_id: int
-    occurred_at: datetime
-    kind: EntryKind
-    source: str | None
-    request_id: str | None
-    amount_nano_usd: int
-    balance_nano_usd: int
-
-
-@dataclass(frozen=True, slots=True)
-class Movements:
-    """All that moved in a span of time, from the balance before it to the balance after it.
-
-    Balances here are sums of entries: what has expired is in them until that is entered.
-    """
-
-    opening_nano_usd: int
-    entries: tuple[Movement, ...]
-
-    @property
-    def closing_nano_usd(self) -> int:
-        """The balance after it."""
-        return self.entries[-1].balance_nano_usd if self.entries else self.opening_nano_usd
-
-
-_SINCE = (
-    select(func.coalesce(func.sum(col(WalletEntry.amount_nano_usd)), 0))
-    .where(
-        col(WalletEntry.customer_id) == _CUSTOMER,
-        col(WalletEntry.occurred_at) >= bindparam("start"),
-    )
-    .scalar_subquery()
-)
-# From today's balance backwards: entries are many, and those of a period are the latest of them.
-_OPENING = select(_ENTERED.scalar_subquery() - _SINCE)
-
-
-async def movements(
-    tx: Transaction, customer_id: str, start: datetime | None, end: datetime | None
-) -> Movements:
-    """Return the movements dated in [start, end), oldest first; None is without a bound."""
-    opening = 0
-    dated = [col(WalletEntry.customer_id) == customer_id]
-    if end is not None:
-        dated.append(col(WalletEntry.occurred_at) < end)
-    if start is not None:
-        of_start = {"of_customer": customer_id, "start": start}
-        opening = int((await tx.execute(_OPENING, of_start)).scalar_one())
-        dated.append(col(WalletEntry.occurred_at) >= start)
-    usage_record_id = func.coalesce(
-        col(WalletEntry.usage_record_id), col(Adjustment.usage_record_id)
-    )
-    statement = (
-        select(WalletEntry, col(Grant.source), col(UsageRecord.request_id))
-        .outerjoin(Grant, col(Grant.grant_id) == col(WalletEntry.grant_id))
-        .outerjoin(Adjustment, col(Adjustment.adjustment_id) == col(WalletEntry.adjustment_id))
-        .outerjoin(UsageRecord, col(UsageRecord.usage_record_id) == usage_record_id)
-        .where(*dated)
-        .order_by(col(WalletEntry.occurred_at), col(WalletEntry.wallet_entry_id))
-    )
-    rows = (await tx.execute(statement)).all()
-    balances = accumulate((row.amount_nano_usd for row in rows), initial=opening)
-    next(balances)
-    return Movements(
-        opening,
-        tuple(
-            Movement(
-                wallet_entry_id=row.wallet_entry_id,
-                occurred_at=row.occurred_at,
-                kind=EntryKind(row.kind),
-                source=row.source,
-                request_id=row.request_id,
-                amount_nano_usd=row.amount_nano_usd,
-                balance_nano_usd=after,
-            )
-            for row, after in zip(rows, balances, strict=True)
-        ),
-    )
-
-
-async def given(tx: Transaction, customer_id: str) -> list[GivenGrant]:
-    """Return all grants the customer was ever given, oldest first."""
-    statement = (
-        select(
-            Grant, func.coalesce(_LAST_OF_GRANT.c.remaining_nano_usd, 0).label("remaining_nano_usd")
+    async def put_back(self, tx: Transaction) -> Holdings:
+        """Write the entries and what they come to; returns what the wallet holds now."""
+        open_grants = tuple(
+            replace(each, remaining_nano_usd=self.left[each.grant_id])
+            for each in self.held.grants
+            if self.left[each.grant_id]
         )
-        .outerjoin(_LAST_OF_GRANT, true())
-        .where(col(Grant.customer_id) == customer_id)
-        .order_by(col(Grant.grant_id))
-    )
-    return [
-        GivenGrant(entity(Grant, row), row.remaining_nano_usd)
-        for row in await tx.execute(statement)
-    ]
+        self.held = replace(self.held, grants=open_grants, overdraft_nano_usd=self.left[None])
+        if self._entries:
+            await tx.execute(_WRITE, self._entries)
+            await tx.execute(
+                _KEEP_IT,
+                {
+                    "customer_id": self._account.customer_id,
+                    "open_grants": [each.grant_id for each in open_grants],
+                    "last_grant_id": self.held.last_grant_id,
+                    "period_start": self.held.period_start,
+                    "burnt_nano_usd": self.held.burnt_nano_usd,
+                },
+            )
+        return self.held

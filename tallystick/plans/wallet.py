@@ -44,7 +44,7 @@ class Share(NamedTuple):
     nano_usd: int
 
 
-def burn(grants: Collection[OpenGrant], nano_usd: int, used_at: datetime) -> list[Share]:
+def split(grants: Collection[OpenGrant], nano_usd: int, used_at: datetime) -> list[Share]:
     """Split what was used at an instant over the grants that cover it, in the order they burn.
 
     The shares are positive and add up to the amount; the overdraft's, if any, comes last.

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tallystick.contracts import RequestKey
-from tallystick.ledger import accounts, adjustments, customers, prepaid, terms, wallet
+from tallystick.ledger import accounts, adjustments, customers, movements, prepaid, terms, wallet
 from tallystick.ledger.account_tables import (
     BillingAccount,
     Grant,
@@ -113,10 +113,9 @@ class Purse:
                 ),
             )
 
-    async def expire(self, now: datetime) -> int:
+    async def expire(self, now: datetime) -> None:
         async with self.ledger.begin() as tx:
-            account = await self.account(tx)
-            return await wallet.expire(tx, account, await wallet.expired(tx, self.customer, now))
+            await wallet.expire(tx, await self.account(tx), now)
 
     async def balance(self, at: datetime = NOON) -> Decimal:
         async with self.ledger.begin() as tx:
@@ -127,7 +126,7 @@ class Purse:
         async with self.ledger.begin() as tx:
             return {
                 each.grant.source: usd_of(each.remaining_nano_usd)
-                for each in await wallet.given(tx, self.customer)
+                for each in await movements.given(tx, self.customer)
             }
 
     async def moved(self) -> list[tuple[str, str | None, Decimal]]:
@@ -164,7 +163,7 @@ class Purse:
         async with self.ledger.begin() as tx:
             expired = {
                 each.grant.grant_id
-                for each in await wallet.given(tx, self.customer)
+                for each in await movements.given(tx, self.customer)
                 if each.grant.expires_at is not None and each.grant.expires_at <= at
             }
             unentered = sum(left for grant_id, left in standing.items() if grant_id in expired)

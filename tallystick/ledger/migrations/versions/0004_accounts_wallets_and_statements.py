@@ -32,6 +32,7 @@ TABLES = (
     "usage_watches",
     "billing_accounts",
     "wallet_entries",
+    "wallets",
     "grants",
     "invoices",
     "notices",
@@ -249,6 +250,16 @@ def upgrade() -> None:
         sa.Column("amount_cents", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["statement_id"], ["statements.statement_id"]),
         sa.PrimaryKeyConstraint("statement_id", "number"),
+    )
+    op.create_table(
+        "wallets",
+        sa.Column("customer_id", sa.String(), nullable=False),
+        sa.Column("open_grants", sa.ARRAY(sa.BigInteger()), nullable=False),
+        sa.Column("last_grant_id", sa.BigInteger(), nullable=False),
+        sa.Column("period_start", INSTANT, nullable=True),
+        sa.Column("burnt_nano_usd", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
+        sa.PrimaryKeyConstraint("customer_id"),
     )
     op.create_table(
         "wallet_entries",
