@@ -2,9 +2,11 @@
 
 from decimal import Decimal
 
+from tallystick.ledger import outbox
 from tallystick.ledger.account_tables import GrantKind
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Outcome
+from tallystick.plans.periods import Period
 from tallystick.plans.statement import LostAttempts, Section, Statement
 from tallystick.plans.writing import NONE_LOST
 from tests.rerate.stand import UNKNOWN, another_book, dearer_sonnet, knows_the_unknown
@@ -96,6 +98,24 @@ async def test_pass_through(ledger: Ledger) -> None:
     ]
     assert (december.due_cents, december.remainder_usd) == (504, Decimal("0.00384"))
     assert november.usage_usd + december.usage_usd == Decimal(await acme.charged_nano()) / 10**9
+
+
+async def test_usage_that_stripe_was_never_told_of_is_an_item(ledger: Ledger) -> None:
+    await add_plans(ledger, metered={"model": "pass-through"})
+    acme = await Account(ledger).open("metered")
+    await acme.use(ANCHOR - DAY, MILLION)  # late: on no metered line
+    await acme.use(ANCHOR + DAY, 2 * MILLION)  # $4
+    await acme.close_books(1)
+    async with ledger.begin() as tx:
+        assert await outbox.withdraw_waiting(tx, acme.customer, Period(ANCHOR, DECEMBER), DECEMBER)
+    await acme.use(DECEMBER + DAY, MILLION)
+    november = await acme.close(1)
+    assert lines(november) == [
+        ("usage", "metered", "0", 0),
+        ("unmetered_usage", "item", "4", 400),
+        ("late_usage", "item", "2", 200),
+    ]
+    assert lines(await acme.close(2)) == [("usage", "metered", "2", 200)]
 
 
 async def test_hybrid(ledger: Ledger) -> None:
