@@ -41,6 +41,8 @@ async def hold(ledger: Ledger, client: StripeClient, of: StripePeriod, now: date
         await invoices.note(tx, looked, of.customer_id, purpose="period", ordinal=of.ordinal)
         if invoice.status == "draft":
             return StepResult(words=f"invoice {invoice.id} is held")
+        if MARK_PERIOD in marks_of(invoice.metadata):
+            return StepResult(words=f"invoice {invoice.id} was held and is final")
         await raise_notice(
             tx,
             of.customer_id,

@@ -38,9 +38,9 @@ from tallystick.settings import Settings
 from tests.sandbox.stripe_stand import LIVE, StripeStand, stripe_stand
 from tests.statements.stand import Account, add_plans
 
-ANCHOR = datetime(2026, 11, 30, 12, 0, 30, tzinfo=UTC)
-"""Between two minutes, and on a day that February lacks: periods begin on 30 November, 30 December,
-30 January, 28 February, 30 March."""
+ANCHOR = datetime(2026, 11, 30, 12, tzinfo=UTC)
+"""On a day that February lacks: periods begin on 30 November, 30 December, 30 January, 28 February,
+30 March."""
 DAY, HOUR, MINUTE, SECOND = (
     timedelta(days=1),
     timedelta(hours=1),
@@ -126,9 +126,11 @@ class Books(Account):
     async def later(self, **span: float) -> None:
         await self.go(self.now + timedelta(**span))
 
-    async def step(self, name: str, subject: int | str = "") -> StepResult:
-        """Run a step once, now."""
-        order = StepOrder(customer_id=self.customer, subject=str(subject), now=self.now)
+    async def step(
+        self, name: str, subject: int | str = "", now: datetime | None = None
+    ) -> StepResult:
+        """Run a step once, now, or by a clock that is ahead of Stripe's."""
+        order = StepOrder(customer_id=self.customer, subject=str(subject), now=now or self.now)
         return await ActivityEnvironment().run(self._steps[name], order)
 
     async def through(self, name: str, subject: int | str = "") -> StepResult:

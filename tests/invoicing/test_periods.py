@@ -155,7 +155,7 @@ async def test_usage_of_the_moments_before_a_new_subscription_is_collected(books
 async def test_an_account_that_ends_at_once_is_invoiced_to_its_end(books: Books) -> None:
     await books.begin("usage")
     await books.used(ANCHOR + DAY, 1)
-    end = ANCHOR + 10 * DAY
+    end = ANCHOR + 10 * DAY + 30 * SECOND  # between two minutes
     await books.go(end)
     await books.cancel(end)
     await books.used(end + SECOND, 0.5)  # asked for before the end
