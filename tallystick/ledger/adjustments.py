@@ -153,6 +153,7 @@ async def book(tx: Transaction, new: NewAdjustment) -> bool:
             usage_record_id=usage.usage_record_id,
             key=usage.key,
             occurred_at=usage.served_at,
+            billed_at=booked.billed_at,
             values=meter_values(new.charge_nano_usd, tokens),
         )
     return True

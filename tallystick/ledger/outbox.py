@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, TextClause, and_, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from tallystick.contracts import RequestKey
 from tallystick.ledger.account_tables import BillingAccount, MeterRejection
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.tables import Adjustment, Customer, MeterEvent, UsageRecord
+from tallystick.ledger.tables import CHARGES, Customer, MeterEvent
 from tallystick.metering import CHARGE_METER, meter_identifier, repairs, sent_identifier
 from tallystick.plans.periods import Period
 
@@ -71,14 +71,17 @@ def events_of(key: RequestKey, values: Sequence[tuple[str, int]]) -> list[dict[s
 async def enqueue(
     tx: Transaction,
     *,
-    usage_record_id: int,
+    usage_record_id: int | None,
     key: RequestKey,
     occurred_at: datetime,
+    billed_at: datetime,
     values: Sequence[tuple[str, int]],
 ) -> int:
-    """Put the record's events, (meter, value) each, into the outbox; returns how many there are.
+    """Put events, (meter, value) each, into the outbox; returns how many there are.
 
-    For a record that has none yet. A new record brings its events along (`ledger.usage`).
+    For a record that has none yet, or without one for records of a batch that were written just
+    now; all of them used and billed at these instants. A new record of its own brings its events
+    along (`ledger.usage`).
     """
     rows = [
         {
@@ -86,6 +89,7 @@ async def enqueue(
             "customer_id": key.customer_id,
             "request_id": key.request_id,
             "occurred_at": occurred_at,
+            "billed_at": billed_at,
             **event,
         }
         for event in events_of(key, values)
@@ -96,19 +100,6 @@ async def enqueue(
 
 
 _WAITING = (col(MeterEvent.delivered_at).is_(None), col(MeterEvent.withdrawn_at).is_(None))
-
-# In which period the charge of an event is billed: that of its record, or where the record had no
-# price, that of the adjustment which brought it the first one.
-_billed_at = case(
-    (col(UsageRecord.charge_nano_usd).is_not(None), col(UsageRecord.billed_at)),
-    else_=func.coalesce(
-        select(func.min(col(Adjustment.billed_at)))
-        .where(col(Adjustment.usage_record_id) == col(UsageRecord.usage_record_id))
-        .correlate(UsageRecord)
-        .scalar_subquery(),
-        col(UsageRecord.billed_at),
-    ),
-)
 
 
 async def pending(tx: Transaction, keys: Sequence[RequestKey]) -> list[PendingEvent]:
@@ -126,14 +117,13 @@ async def pending(tx: Transaction, keys: Sequence[RequestKey]) -> list[PendingEv
             func.coalesce(
                 col(MeterEvent.stripe_customer_id), col(Customer.stripe_customer_id)
             ).label("stripe_customer_id"),
-            _billed_at.label("billed_at"),
+            col(MeterEvent.billed_at),
             col(BillingAccount.anchor),
             col(BillingAccount.time_zone),
             col(BillingAccount.closed_until),
             col(BillingAccount.invoiced_until),
         )
         .join(Customer, col(Customer.customer_id) == col(MeterEvent.customer_id))
-        .join(UsageRecord, col(UsageRecord.usage_record_id) == col(MeterEvent.usage_record_id))
         .outerjoin(
             BillingAccount,
             and_(
@@ -246,14 +236,13 @@ async def sums_in_window(
 
 # --- Charges of one period ------------------------------------------------------------------------
 # Those of usage served in the period and billed in it; what was served before is late usage, which
-# a statement collects by items. Found by the record, whose index has customer and instant.
-def _charges_of(customer_id: str, period: Period) -> tuple[ColumnElement[bool], ...]:
+# a statement collects by items.
+def _charges_of(customer_id: str, period: Period) -> tuple[ColumnElement[bool] | TextClause, ...]:
     return (
-        col(UsageRecord.usage_record_id) == col(MeterEvent.usage_record_id),
-        col(UsageRecord.customer_id) == customer_id,
-        col(UsageRecord.served_at) >= period.start,
-        col(MeterEvent.meter) == CHARGE_METER,
-        _billed_at < period.end,
+        col(MeterEvent.customer_id) == customer_id,
+        col(MeterEvent.occurred_at) >= period.start,
+        text(CHARGES),  # as the index has it, which a parameter would not be known to be
+        col(MeterEvent.billed_at) < period.end,
     )
 
 
@@ -289,7 +278,7 @@ async def withdraw_outside(
     What Stripe counts there is on no invoice of its own. Spans are compared as Stripe does, in
     whole seconds. Returns how many were withdrawn now.
     """
-    second = func.date_trunc("second", col(UsageRecord.served_at))
+    second = func.date_trunc("second", col(MeterEvent.occurred_at))
     outside = or_(second < collected.start, second >= collected.end)
     return await _withdraw(tx, at, *_charges_of(customer_id, period), outside)
 
@@ -305,7 +294,7 @@ async def withdraw_waiting(tx: Transaction, customer_id: str, period: Period, at
     )
 
 
-async def _withdraw(tx: Transaction, at: datetime, *which: ColumnElement[bool]) -> int:
+async def _withdraw(tx: Transaction, at: datetime, *which: ColumnElement[bool] | TextClause) -> int:
     statement = (
         update(MeterEvent)
         .where(*which, col(MeterEvent.withdrawn_at).is_(None))

@@ -16,6 +16,8 @@ from sqlalchemy import BigInteger, DateTime, Index, Numeric, Text, UniqueConstra
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from tallystick.metering import CHARGE_METER
+
 
 def instant(**options: Any) -> Any:
     """Declare a column of instants, always with their offset."""
@@ -59,6 +61,8 @@ OPEN_ATTEMPTS = "outcome IN ('started', 'indeterminate')"
 """Attempts whose cost is not known yet, as the condition of a partial index."""
 LOST_ATTEMPTS = "outcome IN ('failed', 'indeterminate')"
 """Attempts that have ended without an answer, likewise."""
+CHARGES = f"meter = '{CHARGE_METER}'"
+"""Meter events that carry money, likewise."""
 
 
 class Plan(SQLModel, table=True):
@@ -252,8 +256,9 @@ class Adjustment(SQLModel, table=True):
 class MeterEvent(SQLModel, table=True):
     """One event of the metering outbox: what Stripe is to be told, and how far that has come.
 
-    Committed with its usage record. `first_sent_at` is committed before the first send, because
-    Stripe forgets identifiers after a day and only this instant tells whether a resend is safe.
+    Committed with its usage record, or with the records of a batch whose sum it tells; then it has
+    no `usage_record_id`. `first_sent_at` is committed before the first send, because Stripe forgets
+    identifiers after a day and only this instant tells whether a resend is safe.
     """
 
     __tablename__ = "meter_events"  # pyright: ignore[reportAssignmentType]
@@ -267,6 +272,12 @@ class MeterEvent(SQLModel, table=True):
         ),
         Index("ix_meter_events_window", "stripe_customer_id", "meter", "occurred_at"),
         Index(
+            "ix_meter_events_charges",
+            "customer_id",
+            "occurred_at",
+            postgresql_where=text(CHARGES),
+        ),
+        Index(
             "ix_meter_events_withdrawn",
             "customer_id",
             "occurred_at",
@@ -275,13 +286,16 @@ class MeterEvent(SQLModel, table=True):
     )
 
     meter_event_id: int | None = count(default=None, primary_key=True)
-    usage_record_id: int = count(foreign_key="usage_records.usage_record_id")
+    usage_record_id: int | None = count(default=None, foreign_key="usage_records.usage_record_id")
     customer_id: str
     request_id: str
     identifier: str = Field(unique=True)
     meter: str
     value: int = count()
     occurred_at: datetime = instant()
+    billed_at: datetime = instant()
+    """In which period its charge is billed: that of its records or, where a record had no price,
+    of the adjustment that brought the first one."""
     stripe_customer_id: str | None = None
     first_sent_at: datetime | None = instant(default=None)
     delivered_at: datetime | None = instant(default=None)

@@ -75,7 +75,7 @@ _QUEUE = (
     insert(MeterEvent)
     .from_select(
         [
-            "usage_record_id", "customer_id", "request_id", "occurred_at",
+            "usage_record_id", "customer_id", "request_id", "occurred_at", "billed_at",
             "identifier", "meter", "value",
         ],
         select(
@@ -83,6 +83,7 @@ _QUEUE = (
             _RECORD.c.customer_id,
             _RECORD.c.request_id,
             _RECORD.c.served_at,
+            _RECORD.c.billed_at,
             _EVENTS.c.identifier,
             _EVENTS.c.meter,
             _EVENTS.c.value,

@@ -27,6 +27,7 @@ APPEND_ONLY = {
     "statement_items": "stripe_invoice_id",
     "alerts": "subject",
     "meter_rejections": "code",
+    "batch_tries": "round",
 }
 """Tables that are never changed, each with a column to try."""
 
