@@ -11,6 +11,7 @@ from stripe import StripeClient
 
 from activities.stripe_calls import stripe_calls
 from activities.stripe_clients import refusal
+from activities.stripe_once import create_once
 from tallystick.errors import PAYMENT_DECLINED
 
 
@@ -36,10 +37,10 @@ async def pay_with_present_card(client: StripeClient, invoice_id: str) -> bool:
             return False
         card_id = card if isinstance(card, str) else card.id
         try:
-            paid = await client.v1.invoices.pay_async(
-                invoice_id,
+            paid = await create_once(
+                lambda params, options: client.v1.invoices.pay_async(invoice_id, params, options),
                 {"payment_method": card_id, "off_session": True},
-                {"idempotency_key": f"pay-{invoice_id}-{card_id}", "max_network_retries": 0},
+                f"pay-{invoice_id}-{card_id}",
             )
         except stripe.StripeError as error:
             if refusal(error).row is not PAYMENT_DECLINED:

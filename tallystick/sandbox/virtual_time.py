@@ -88,9 +88,10 @@ class VirtualTime:
 
     async def _forward(self, customer: str, instant: datetime) -> None:
         ahead = instant - await self.now(customer)
-        if ahead <= timedelta(0):
-            return
         handle = self._temporal.get_workflow_handle(cycle_workflow_id(customer))
+        has_ended = (await handle.describe()).close_time is not None
+        if has_ended or ahead <= timedelta(0):
+            return
         await self._skipper.fast_forward(handle, ahead)
 
     async def _next(self, customer: str) -> datetime | None:
