@@ -5,31 +5,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
-import pytest
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
 
-from activities.admission import AdmissionActivities
-from activities.claude_api import ClaudeApi
-from tallystick.contracts import Admission, ClaudeRequest, RequestKey
+from tallystick.contracts import Admission, RequestKey
 from tallystick.errors import (
     CONVERSATION_CAP_REACHED,
     CUSTOMER_SUSPENDED,
     ROOM_OCCUPIED,
     SPEND_CAP_REACHED,
 )
-from tallystick.ledger import adjustments, attempts, customers, reservations, terms
+from tallystick.ledger import accounts, adjustments, attempts, customers, reservations, terms
 from tallystick.ledger.adjustments import NewAdjustment
 from tallystick.ledger.attempts import NewAttempt
+from tallystick.ledger.customers import PlanInForce
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer
-from tallystick.plans import CustomerTerms
-from tallystick.plans.guards import Limits
-from tallystick.plans.periods import calendar_month
+from tallystick.plans import CustomerTerms, PlanTerms
+from tallystick.plans.periods import billing_period, calendar_month
+from tests.guards.desk import Desk, open_desk
 from tests.guards.room import charge_at, reserved
-from tests.sandbox.claude_stand_in import stand_in
 from workflows.claude_request import CALL_PATIENCE, PARK_LONGEST
 
 ZONE = "Pacific/Auckland"
@@ -37,46 +32,15 @@ SONNET_OUTPUT = Decimal("0.00001")
 DAWN, DUSK = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
-class Desk:
-    """Admission for one customer, `acme`, on the plan that adds a fifth."""
-
-    def __init__(self, ledger: Ledger, activities: AdmissionActivities):
-        self.ledger, self._activities = ledger, activities
-
-    async def admit(self, request_id: str, **changes: Any) -> Admission:
-        params = {
-            "model": "claude-sonnet-5-5",
-            "max_tokens": changes.pop("max_tokens", 1_000),
-            "messages": [{"role": "user", "content": changes.pop("text", "What is a tally?")}],
-        }
-        request = ClaudeRequest.parse(
-            {"customer_id": "acme", "request_id": request_id, "params": params, **changes}
-        )
-        return await ActivityEnvironment().run(self._activities.admit_request, request)
-
-    async def refused(self, request_id: str, **changes: Any) -> ApplicationError:
-        with pytest.raises(ApplicationError) as error:
-            await self.admit(request_id, **changes)
-        return error.value
-
-    async def cap(self, usd: str | Decimal) -> None:
-        async with self.ledger.begin() as tx:
-            await customers.set_spend_cap(tx, "acme", Decimal(usd))
-
-
 @asynccontextmanager
-async def _desk(ledger: Ledger) -> AsyncIterator[Desk]:
+async def _desk(ledger: Ledger, plan: str = "pass-through") -> AsyncIterator[Desk]:
+    """Admit `acme`, on the plan that adds a fifth."""
     async with ledger.begin() as tx:
-        row = Customer(customer_id="acme", name="acme", plan="pass-through", time_zone=ZONE)
-        await customers.add(tx, row)
-    async with stand_in() as claude:
-        api = ClaudeApi("sk-ant-test", claude.url, timeout=30)
-        limits = Limits(100_000, Decimal(10))
-        yield Desk(
-            ledger,
-            AdmissionActivities(ledger, api, limits, conversation_cap_usd=Decimal(50)),
+        await customers.add(
+            tx, Customer(customer_id="acme", name="acme", plan=plan, time_zone=ZONE)
         )
-        await api.close()
+    async with open_desk(ledger) as desk:
+        yield desk
 
 
 def _key(request_id: str) -> RequestKey:
@@ -220,3 +184,29 @@ async def test_an_adjustment_counts_as_spent(ledger: Ledger) -> None:
                 )
         refused = await desk.refused("r-2")
         assert (refused.type, refused.details[0]["spent_usd"]) == (SPEND_CAP_REACHED.type, "1")
+
+
+async def test_the_plans_cap_holds_for_whoever_has_none_of_its_own(ledger: Ledger) -> None:
+    capped = PlanTerms(model="pass-through", markup=Decimal("0.2"), spend_cap_usd=Decimal("0.02"))
+    async with ledger.begin() as tx:
+        row = PlanInForce("capped", DAWN, capped.model_dump(mode="json"))
+        await customers.add_plan(tx, row)
+    async with _desk(ledger, "capped") as desk:
+        await desk.admit("r-1")
+        assert (await desk.refused("r-2")).type == ROOM_OCCUPIED.type
+        await desk.cap("0.04")
+        await desk.admit("r-2")
+
+
+async def test_with_an_account_a_cap_covers_its_billing_period(ledger: Ledger) -> None:
+    async with _desk(ledger) as desk:
+        await desk.cap("1")
+        async with ledger.begin() as tx:
+            earlier = datetime.now(UTC) - timedelta(hours=2)
+            begun = (await accounts.open_account(tx, "acme", earlier, "UTC", earlier)).anchor
+        await charge_at(ledger, _key("before"), begun - timedelta(microseconds=1), 10**9)
+        await desk.admit("r-1")
+        await charge_at(ledger, _key("in-it"), begun, 10**9)
+        refused = await desk.refused("r-2")
+        _, end = billing_period(begun, "UTC", 1)
+        assert f"the next period, which begins {end.isoformat()}" in refused.message

@@ -82,8 +82,16 @@ class Purse:
         """Record a request that was served at `at`; without a price if None."""
         return await self.record(await self.answered(usd, at=at))
 
-    async def answered(self, usd: str | int | None, *, at: datetime = NOON) -> NewRecord:
-        key = RequestKey(customer_id=self.customer, request_id=f"request-{next(_numbers)}")
+    async def answered(
+        self,
+        usd: str | int | Decimal | None,
+        *,
+        at: datetime = NOON,
+        key: RequestKey | None = None,
+    ) -> NewRecord:
+        """Serve a request; returns its record, to be written."""
+        name = f"request-{next(_numbers)}"
+        key = key or RequestKey(customer_id=self.customer, request_id=name)
         async with self.ledger.begin() as tx:
             return await served(tx, key, at, None if usd is None else nano(usd), plan=self.plan)
 
@@ -177,7 +185,7 @@ async def add_plan(ledger: Ledger, plan: str, agreed: Mapping[str, Any]) -> None
         await customers.add_plan(tx, PlanInForce(plan, PLANS_BEGAN, data))
 
 
-def nano(usd: str | int) -> int:
+def nano(usd: str | int | Decimal) -> int:
     return int(Decimal(usd) * USD)
 
 
