@@ -23,8 +23,8 @@ from tallystick.ledger.statements import Stored
 from tallystick.lost_calls import LostCalls, lost_calls
 from tallystick.money import to_nano_usd
 from tallystick.plans.billed import Billed
-from tallystick.plans.moves import anchor_in_utc, billing_zone
-from tallystick.plans.periods import billing_period
+from tallystick.plans.moves import billing_zone
+from tallystick.plans.periods import billing_period, period_at
 from tallystick.plans.settlement import Following, PeriodTerms, Span
 from tallystick.plans.statement import LostAttempts, Statement, WalletUse
 from tallystick.plans.writing import NONE_LOST, Beside, Heading, write_statement
@@ -91,7 +91,7 @@ async def _write(tx: Transaction, customer_id: str, ordinal: int) -> Statement |
 
 async def _opening(tx: Transaction, account: BillingAccount) -> PeriodTerms | None:
     first = billing_period(account.anchor, account.time_zone, 1)
-    following = await _following(tx, account, first.start, 1)
+    following = await _following(tx, account, first.start)
     if not following.terms.base_fee_usd or await statements.latest(tx, account.customer_id):
         return None
     return PeriodTerms(
@@ -117,34 +117,30 @@ async def _terms(
         whole_end=billing_period(account.anchor, account.time_zone, ordinal).end,
         time_zone=account.time_zone,
         spans=_spans(in_force),
-        following=None if ends else await _following(tx, account, period.end, ordinal + 1),
+        following=None if ends else await _following(tx, account, period.end),
         fee_nano_usd=_fee_collected(last),
     )
 
 
 def _spans(in_force: Iterable[Segment]) -> tuple[Span, ...]:
     """Join what differs only in a customer's own terms: those concern replies, not periods."""
-    spans: list[Span] = []
-    for (plan, _), of_row in groupby(
-        in_force, lambda each: (each.agreed.plan, each.agreed.plan_from)
-    ):
-        first, *others = of_row
-        spans.append(Span(plan, first.start, [first, *others][-1].end, first.agreed.terms))
-    return tuple(spans)
+    rows = groupby(in_force, lambda each: (each.agreed.plan, each.agreed.plan_from))
+    of_rows = [list(of_row) for _, of_row in rows]
+    return tuple(
+        Span(of[0].agreed.plan, of[0].start, of[-1].end, of[0].agreed.terms) for of in of_rows
+    )
 
 
-async def _following(
-    tx: Transaction, account: BillingAccount, start: datetime, ordinal: int
-) -> Following:
+async def _following(tx: Transaction, account: BillingAccount, start: datetime) -> Following:
     standing = await terms.standing(tx, account.customer_id, start)
     assert standing is not None  # noqa: S101 - it has an account
     agreed = standing.agreed
     assert agreed is not None  # noqa: S101 - plans are append-only
     zone = billing_zone(agreed.terms.model, account.time_zone)
-    # As `finish_period` will count from then on.
-    anchor = account.anchor if zone == account.time_zone else anchor_in_utc(start, ordinal)
-    end = billing_period(anchor, zone, ordinal).end
-    return Following(agreed.plan, start, end, zone, agreed.terms)
+    # In another zone it is counted anew from this boundary (`AccountActivities.finish_period`).
+    anchor = account.anchor if zone == account.time_zone else start
+    _, period = period_at(anchor, zone, start)
+    return Following(agreed.plan, start, period.end, zone, agreed.terms)
 
 
 def _fee_collected(last: Stored | None) -> int:
