@@ -10,7 +10,7 @@ a customer whom a person has stopped, and nobody restores an account that has en
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -160,7 +160,7 @@ async def restore(tx: Transaction, customer_id: str, by: Literal["payment", "ope
 
 def ended_words(at: datetime) -> str:
     """Say why a customer whose account has ended is refused."""
-    return f"its account ended at {at.isoformat()}"
+    return f"its account ended at {at.astimezone(UTC):%Y-%m-%d %H:%M %Z}"
 
 
 def _suspended_by_up_to(by: Suspender) -> ColumnElement[bool]:
