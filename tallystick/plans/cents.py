@@ -8,8 +8,8 @@ Stripe rounds by itself comes first.
 """
 
 from collections.abc import Callable, Iterable
-from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from math import floor
 
 NANO_PER_CENT = 10_000_000
 
@@ -17,7 +17,8 @@ NANO_PER_CENT = 10_000_000
 def in_cents(nano_usd: Iterable[int]) -> list[int]:
     """Return the cents of each line; together they are the total, rounded once, half up.
 
-    Halves go away from zero, so a credit is rounded as the charge it takes back.
+    Up, also below zero: a line of whole cents then counts for just them, whatever went before. So
+    a base fee is on the statement what it is at Stripe.
     """
     return _running(map(Fraction, nano_usd), _half_up)
 
@@ -28,8 +29,7 @@ def in_nano(amounts: Iterable[Fraction]) -> list[int]:
 
 
 def _half_up(nano_usd: Fraction) -> int:
-    cents = Decimal(int(nano_usd)) / NANO_PER_CENT
-    return int(cents.to_integral_value(rounding=ROUND_HALF_UP))
+    return floor(nano_usd / NANO_PER_CENT + Fraction(1, 2))
 
 
 def _running(amounts: Iterable[Fraction], rounded: Callable[[Fraction], int]) -> list[int]:

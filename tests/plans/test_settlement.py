@@ -1,7 +1,8 @@
 """What a period comes to, worked out by hand for each model, and what holds for any period."""
 
+import math
 from datetime import timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -344,7 +345,11 @@ def test_nothing_of_a_period_is_lost_on_its_way_to_the_lines(
     # One rounding to cents, and the lines add up to it.
     total = sum((line.amount_usd for line in settlement.lines), Decimal(0))
     assert settlement.due_usd == total
-    assert settlement.due_cents == int((total * 100).to_integral_value(ROUND_HALF_UP))
+    assert settlement.due_cents == _half_up(Fraction(total) * 100)
+    # What Stripe makes lines of by itself is what it makes of them.
+    for line in settlement.lines:
+        if line.collected_by in ("metered", "subscription", "new_subscription"):
+            assert line.amount_cents == _half_up(Fraction(line.amount_usd) * 100)
     assert settlement.due_cents * Decimal("0.01") + settlement.remainder_usd == total
 
 
@@ -366,16 +371,20 @@ def test_changing_to_equal_terms_changes_nothing(
 @given(st.lists(st.integers(-(10**12), 10**12), min_size=1))
 def test_line_cents_add_up_to_the_total_rounded_once_half_up(nano: list[int]) -> None:
     cents = in_cents(nano)
-    exact = (Decimal(sum(nano)) / 10**7).to_integral_value(ROUND_HALF_UP)
-    assert sum(cents) == int(exact)
-    # The first is rounded as Stripe rounds it by itself, and no line is a cent off.
-    assert cents[0] == int((Decimal(nano[0]) / 10**7).to_integral_value(ROUND_HALF_UP))
-    assert all(
-        abs(line - Fraction(amount, 10**7)) <= 1 for line, amount in zip(cents, nano, strict=True)
-    )
+    assert sum(cents) == _half_up(Fraction(sum(nano), 10**7))
+    # The first is rounded as it stands, and no line is a cent off.
+    assert cents[0] == _half_up(Fraction(nano[0], 10**7))
+    pairs = zip(cents, nano, strict=True)
+    assert all(abs(line - Fraction(amount, 10**7)) <= 1 for line, amount in pairs)
 
 
-def test_halves_go_away_from_zero() -> None:
+def test_halves_go_up_so_that_whole_cents_count_for_just_them() -> None:
     assert in_cents([5_000_000]) == [1]
-    assert in_cents([-5_000_000]) == [-1]
     assert in_cents([4_999_999]) == [0]
+    # -0.5 cents, then a dollar: 99.5 is 100, and the dollar is one.
+    assert in_cents([-5_000_000, 10**9]) == [0, 100]
+
+
+def _half_up(cents: Fraction) -> int:
+    """Round as a textbook does."""
+    return math.floor(cents + Fraction(1, 2))

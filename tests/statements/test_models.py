@@ -140,6 +140,10 @@ async def test_hybrid(ledger: Ledger) -> None:
     assert opening is not None
     assert lines(opening) == [("base_fee", "subscription", "30", 3000)]
     assert (opening.period_start, opening.period_end) == (ANCHOR, ANCHOR)
+    assert opening.summary == (
+        "The base fee of the first period is $30.00.",
+        "To pay: $30.00.",
+    )
 
     # November: small for 10 days, large for 20. Included 30/3 + 60 x 2/3 = 50.
     await acme.use(ANCHOR + DAY, 10 * MILLION)  # $20
