@@ -233,7 +233,7 @@ async def _check_harbour(town: Town) -> None:
     ]
     large = ("base_fee", "subscription", Decimal(199), 199_00)
     assert await _due(town, "harbour", 0) == (
-        [("base_fee", "new_subscription", Decimal(99), 99_00)],
+        [("base_fee", "subscription", Decimal(99), 99_00)],
         99_00,
     )
     for number in (1, 2, 3):
