@@ -82,7 +82,7 @@ stories = st.builds(
 
 
 @settings(
-    max_examples=15,
+    max_examples=10,
     phases=[Phase.generate],  # an example takes a second; making it smaller would take minutes
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
