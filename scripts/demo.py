@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from demo_parts import billed_requests, faults
+from demo_parts import billed_requests, closed_periods, faults
 from demo_parts.billed_requests import Result
+from demo_parts.closed_periods import Closed
 from demo_parts.documents import Document, read_documents
-from demo_parts.show import err, out, print_tally, print_verdict
+from demo_parts.show import err, out, print_statement, print_tally, print_verdict
 from demo_parts.stage import Stage, fresh_folder, stage
 
 from tallystick.errors import TallystickError
@@ -59,10 +60,20 @@ async def _play(
     async with stage(settings, home) as on:
         err.print(f"Temporal's Web UI: {on.local.temporal.ui_url}")
         result = await billed_requests.run(on, requests, texts)
-        _print(result, as_json=as_json)
+        if not as_json:
+            _print_tally(result)
+        closed: list[Closed] = []
+        if "stripe" in on.local.sandboxed:
+            closed = await closed_periods.run(on)
+        else:
+            err.print("a real Stripe's clock cannot be moved on: no period is closed")
+        if as_json:
+            _print_json(result, closed)
+        else:
+            _print_statements(closed)
         if keep:
             await _stay(on, result)
-    return not result.tally.differences()
+    return not result.tally.differences() and all(each.agrees for each in closed)
 
 
 def _services(sandboxed: frozenset[str]) -> str:
@@ -71,19 +82,27 @@ def _services(sandboxed: frozenset[str]) -> str:
     return "stand-ins for " + " and ".join(name.capitalize() for name in sorted(sandboxed))
 
 
-def _print(result: Result, *, as_json: bool) -> None:
-    if as_json:
-        shown = {
-            **result.tally.as_json(),
-            "faults": result.applied,
-            "seconds": round(result.seconds, 1),
-        }
-        typer.echo(json.dumps(shown))
-        return
+def _print_json(result: Result, closed: list[Closed]) -> None:
+    shown = {
+        **result.tally.as_json(),
+        "faults": result.applied,
+        "seconds": round(result.seconds, 1),
+        "statements": [each.as_json() for each in closed],
+    }
+    typer.echo(json.dumps(shown))
+
+
+def _print_tally(result: Result) -> None:
     out.print()
     print_tally(result.tally)
     out.print(faults.in_words(result.applied))
     print_verdict(result.tally)
+
+
+def _print_statements(closed: list[Closed]) -> None:
+    for each in closed:
+        out.print()
+        print_statement(each.statement, each.invoices, agrees=each.agrees)
 
 
 async def _stay(on: Stage, result: Result) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ class LocalStack:
     home: Path
     database_url: str
     temporal: TemporalServer
+    temporal_arguments: Sequence[str]
     claude_url: str | None
     stripe_url: str | None
     sandboxed: frozenset[str]
@@ -79,7 +80,12 @@ class LocalStack:
         port = int(self.temporal.address.rsplit(":", 1)[1])
         ui_port = int(self.temporal.ui_url.rsplit(":", 1)[1]) if self.temporal.ui_url else None
         await stop_process(self.temporal.process, how=signal.SIGKILL)
-        self.temporal = await start_temporal(self.home / "temporal", port=port, ui_port=ui_port)
+        self.temporal = await start_temporal(
+            self.home / "temporal",
+            port=port,
+            ui_port=ui_port,
+            extra_args=self.temporal_arguments,
+        )
 
 
 @asynccontextmanager
@@ -88,10 +94,12 @@ async def local_stack(
     *,
     temporal_port: int | None = None,
     ui_port: int | None = None,
+    temporal_arguments: Sequence[str] = (),
 ) -> AsyncGenerator[LocalStack, None]:
     """Run PostgreSQL, Temporal and the wanted stand-ins; everything ends with the context.
 
-    What the settings name already (`DATABASE_URL`, real keys) is used as it is.
+    What the settings name already (`DATABASE_URL`, real keys) is used as it is. The server takes
+    `temporal_arguments` besides its own, such as `embedded.VIRTUAL_TIME`.
 
     Raises:
         EmbeddedError: when a server cannot start.
@@ -105,9 +113,12 @@ async def local_stack(
         await asyncio.to_thread(prepare, url)
         (home / "temporal").mkdir(exist_ok=True)
         temporal = await start_temporal(
-            home / "temporal", port=temporal_port or free_port(), ui_port=ui_port
+            home / "temporal",
+            port=temporal_port or free_port(),
+            ui_port=ui_port,
+            extra_args=temporal_arguments,
         )
-        local = LocalStack(home, url, temporal, None, None, wanted, {})
+        local = LocalStack(home, url, temporal, temporal_arguments, None, None, wanted, {})
         # By way of `local`: a restarted server is another process.
         stack.push_async_callback(lambda: stop_process(local.temporal.process))
         if wanted:

@@ -1,6 +1,6 @@
 """What a person sees of a run: progress while it lasts, and the tally as one table at its end."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 
@@ -15,7 +15,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tallystick.ledger.account_tables import Invoice
 from tallystick.money import plain
+from tallystick.plans.statement import Statement
+from tallystick.statements.seen import seen_of
+from tallystick.statements.sheet import lay_out
+from tallystick.statements.text import as_text
 
 from .tally import CHARGE, COST, KINDS, Figures, Tally, amount
 
@@ -83,6 +88,16 @@ def print_verdict(tally: Tally) -> None:
         out.print(f"differs: {difference}", style="red", markup=False)
     if not differences:
         out.print("The three records tally.", style="bold green")
+
+
+def print_statement(statement: Statement, invoices: Sequence[Invoice], *, agrees: bool) -> None:
+    """Print a customer's copy of a statement, and whether Stripe has collected it."""
+    sheet = lay_out(statement.for_customer(), [seen_of(invoice) for invoice in invoices])
+    out.print(as_text(sheet), markup=False, end="")
+    if not agrees:
+        out.print("Stripe has not collected what the statement says.", style="red")
+    elif invoices:
+        out.print("Stripe has collected it, to the cent.", style="bold green")
 
 
 def _row(table: Table, name: str, cells: list[str | None]) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import httpx
 from stripe import StripeClient
+from temporalio.client import Client as TemporalClient
 
 from activities.stripe_catalog import ensure_catalog
 from activities.stripe_clients import stripe_client
 from tallystick.client import Client
-from tallystick.embedded import free_port
+from tallystick.embedded import VIRTUAL_TIME, free_port
 from tallystick.errors import TallystickError
 from tallystick.ledger.database import Ledger
 from tallystick.local import LocalStack, local_stack
@@ -30,6 +31,7 @@ class Stage:
 
     local: LocalStack
     client: Client
+    temporal: TemporalClient
     ledger: Ledger
     stripe: StripeClient
     http: httpx.AsyncClient
@@ -76,7 +78,9 @@ async def stage(settings: Settings, home: Path) -> AsyncGenerator[Stage, None]:
         del os.environ[name]
     settings = settings.model_copy(update={"home": home, "database_url": None})
     async with AsyncExitStack() as stack:
-        local = await stack.enter_async_context(local_stack(settings, ui_port=free_port()))
+        local = await stack.enter_async_context(
+            local_stack(settings, ui_port=free_port(), temporal_arguments=VIRTUAL_TIME)
+        )
         stripe = await stack.enter_async_context(stripe_client(local.endpoints(settings), settings))
         if "stripe" not in local.sandboxed:
             made = (await ensure_catalog(stripe)).made
@@ -86,4 +90,4 @@ async def stage(settings: Settings, home: Path) -> AsyncGenerator[Stage, None]:
         stack.push_async_callback(ledger.close)
         http = await stack.enter_async_context(httpx.AsyncClient())
         temporal = await connect_temporal(local.temporal.address)
-        yield Stage(local, Client(temporal), ledger, stripe, http)
+        yield Stage(local, Client(temporal), temporal, ledger, stripe, http)

@@ -16,6 +16,7 @@ from tallystick.ledger.statements import Stored
 from tallystick.plans.fees import FeeTerms
 from tallystick.settings import get_settings
 from tallystick.statements.html import as_html
+from tallystick.statements.seen import seen_of
 from tallystick.statements.sheet import InvoiceSeen, cents, lay_out
 from tallystick.statements.spreadsheet import as_csv
 from tallystick.statements.text import as_text
@@ -68,7 +69,7 @@ def statement(
         which = "no statement yet" if period is None else f"no statement {period}"
         fail(f"PERIOD: customer {customer!r} has {which}; see them with --list")
     shown = stored.statement if operator else stored.statement.for_customer()
-    seen = [_seen(invoice) for invoice in collected_by]
+    seen = [seen_of(invoice) for invoice in collected_by]
     if as_json or as_ is Format.JSON:
         print_json({**shown.model_dump(mode="json"), "invoices": [_as_data(each) for each in seen]})
         return
@@ -100,19 +101,6 @@ def _list(customer: str, *, as_json: bool) -> None:
             )
             for each in found
         ],
-    )
-
-
-def _seen(invoice: Invoice) -> InvoiceSeen:
-    return InvoiceSeen(
-        invoice_id=invoice.stripe_invoice_id,
-        status=invoice.status,
-        total_cents=invoice.total_cents,
-        tax_cents=invoice.tax_cents,
-        paid_cents=invoice.amount_paid_cents,
-        currency=invoice.currency,
-        due_at=invoice.due_at,
-        paid_at=invoice.paid_at,
     )
 
 
