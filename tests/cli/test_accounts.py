@@ -93,7 +93,9 @@ async def test_an_account_is_opened_while_temporal_is_away_and_what_is_next_is_k
     assert added.err.endswith("or at once by `tallystick customer open alone`\n")
     shown = await production.shell("customer", "show", "alone", "--json", **nowhere)
     assert shown.err.startswith("the account's cycle does not answer; ")
-    assert [due["kind"] for due in shown.json["agenda"]["dues"]] == ["open"]
+    agenda = shown.json["agenda"]
+    assert _at(agenda["period_end"]) == _at(shown.json["period"]["end"])
+    assert agenda["dues"]
     await production.shell("customer", "open", "alone")
     assert await _runs(production, "alone")
 
@@ -122,12 +124,8 @@ async def test_a_move_within_the_model_is_at_once_and_another_waits_for_the_peri
     assert f"its move to plan 'prepaid' at {period_end} is off" in back.err
     shown = await _shown(production, "mover")
     assert (shown["plan"], shown["moves_to"]) == ("at-cost", None)
-    again = await production.shell.attempt("customer", "move", "mover", "at-cost")
-    assert again.error.endswith("it is on plan 'at-cost' already")
     unknown = await production.shell.attempt("customer", "move", "mover", "none")
     assert unknown.error.startswith("PLAN: no plan 'none' is in force; ")
-    listed = (await production.shell("customer", "list", "--json")).json
-    assert {row["customer_id"]: row["plan"] for row in listed}["mover"] == "at-cost"
 
 
 async def test_an_account_is_cancelled_with_its_period_or_within_the_minute(
