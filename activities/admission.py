@@ -16,26 +16,25 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.claude_api import ClaudeApi, ClaudeCallError
+from activities.customer_rooms import (
+    customer_rooms,
+    has_customer_rooms,
+    in_good_standing,
+    refused,
+)
 from activities.failures import failure
 from tallystick.contracts import Admission, ClaudeRequest, RequestKey
 from tallystick.errors import (
     ALREADY_BILLED,
-    BALANCE_EXHAUSTED,
     CONVERSATION_CAP_REACHED,
-    CUSTOMER_SUSPENDED,
-    INVALID_REQUEST,
     LEDGER_UNAVAILABLE,
     REQUEST_ID_REUSED,
     ROOM_OCCUPIED,
-    SPEND_CAP_REACHED,
-    UNKNOWN_CUSTOMER,
 )
-from tallystick.ledger import accounts, customers, reservations, terms, usage, wallet
-from tallystick.ledger.account_tables import BillingAccount
+from tallystick.ledger import customers, reservations, terms, usage
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
-from tallystick.ledger.tables import Customer, CustomerStatus, UsageRecord
-from tallystick.ledger.terms import Standing, TermsInForce
-from tallystick.money import from_nano_usd
+from tallystick.ledger.tables import Customer, UsageRecord
+from tallystick.ledger.terms import TermsInForce
 from tallystick.plans import highest_charge
 from tallystick.plans.guards import Limits, Pass, Refusal, Undecided, check
 from tallystick.plans.rooms import Fits, Occupied, Room, find_room
@@ -73,7 +72,7 @@ class AdmissionActivities:
                 standing = await terms.standing(tx, key.customer_id, now)
             if billed is not None:
                 raise _repeated(request, billed)
-            customer, agreed = _in_good_standing(key.customer_id, standing)
+            customer, agreed = in_good_standing(key.customer_id, standing)
             passed = await self._guard(request, now)
             if not _has_rooms(request, customer, agreed):
                 return Admission(warnings=passed.warnings)
@@ -87,7 +86,7 @@ class AdmissionActivities:
         if isinstance(found, Fits):
             return Admission(warnings=(*passed.warnings, *found.warnings), reserved=True)
         if isinstance(found, Refusal):
-            raise _refused(found)
+            raise refused(found)
         wait = min(WAIT_FIRST * 2 ** (activity.info().attempt - 1), WAIT_LONGEST)
         raise failure(ROOM_OCCUPIED, found.message, retry_after=wait)
 
@@ -101,7 +100,7 @@ class AdmissionActivities:
             counted = await self._count(request)
             verdict = check(request.params, limits, now, counted=counted)
         if isinstance(verdict, Refusal):
-            raise _refused(verdict)
+            raise refused(verdict)
         assert isinstance(verdict, Pass)  # noqa: S101 - a count decides
         return verdict
 
@@ -144,13 +143,7 @@ class AdmissionActivities:
         now: datetime,
     ) -> list[Room]:
         """Return every limit beyond the request itself that applies to it."""
-        rooms: list[Room] = []
-        account = await accounts.get(tx, customer.customer_id)
-        if agreed.terms.model == "prepaid":
-            rooms.append(await _balance(tx, customer, agreed, account, now))
-        cap = Standing(customer, agreed).spend_cap_usd
-        if cap is not None:
-            rooms.append(await _spend_cap(tx, customer, cap, account, now))
+        rooms = await customer_rooms(tx, customer, agreed, now)
         if request.conversation_id is not None:
             taken = await reservations.used(
                 tx, customer.customer_id, conversation_id=request.conversation_id
@@ -170,61 +163,7 @@ class AdmissionActivities:
 
 
 def _has_rooms(request: ClaudeRequest, customer: Customer, agreed: TermsInForce) -> bool:
-    return (
-        agreed.terms.model == "prepaid"
-        or Standing(customer, agreed).spend_cap_usd is not None
-        or request.conversation_id is not None
-    )
-
-
-async def _balance(
-    tx: Transaction,
-    customer: Customer,
-    agreed: TermsInForce,
-    account: BillingAccount | None,
-    now: datetime,
-) -> Room:
-    customer_id = customer.customer_id
-    if account is None:
-        raise failure(
-            BALANCE_EXHAUSTED,
-            f"customer {customer_id!r} is on the prepaid plan {agreed.plan!r} and has no account "
-            f"to hold a balance; `tallystick customer open {customer_id}` opens it",
-        )
-    funds = await wallet.funds(tx, customer_id, now)
-    return Room(
-        name="the prepaid balance",
-        limit_usd=from_nano_usd(funds.balance_nano_usd),
-        spent_usd=Decimal(0),  # what is spent has left the balance
-        reserved_usd=from_nano_usd(funds.reserved_nano_usd),
-        failure=BALANCE_EXHAUSTED,
-        remedy=f"lower max_tokens, or add credit with `tallystick wallet top-up {customer_id} USD`",
-    )
-
-
-async def _spend_cap(
-    tx: Transaction,
-    customer: Customer,
-    cap_usd: Decimal,
-    account: BillingAccount | None,
-    now: datetime,
-) -> Room:
-    name, period = reservations.cap_period(account, customer.time_zone, now)
-    taken = await reservations.used(tx, customer.customer_id, since=period.start)
-    return Room(
-        name=f"the customer's spend cap for this {name}",
-        limit_usd=cap_usd,
-        spent_usd=taken.spent_usd,
-        reserved_usd=taken.reserved_usd,
-        failure=SPEND_CAP_REACHED,
-        remedy="lower max_tokens, raise the cap with `tallystick customer cap "
-        f"{customer.customer_id} --spend-cap USD`, or wait for the next {name}, which "
-        f"begins {period.end.isoformat()}",
-    )
-
-
-def _refused(refusal: Refusal) -> ApplicationError:
-    return failure(refusal.failure, refusal.message, **refusal.figures)
+    return has_customer_rooms(customer, agreed) or request.conversation_id is not None
 
 
 def _repeated(request: ClaudeRequest, billed: UsageRecord) -> ApplicationError:
@@ -240,25 +179,3 @@ def _repeated(request: ClaudeRequest, billed: UsageRecord) -> ApplicationError:
         "longer kept; it is neither called nor billed again",
         bill=usage.bill_of(billed).model_dump(mode="json"),
     )
-
-
-def _in_good_standing(customer_id: str, standing: Standing | None) -> tuple[Customer, TermsInForce]:
-    if standing is None:
-        raise failure(
-            UNKNOWN_CUSTOMER,
-            f"customer_id: no customer {customer_id!r}; add it with "
-            f"`tallystick customer add {customer_id}`",
-        )
-    customer = standing.customer
-    if customer.status != CustomerStatus.ACTIVE:
-        raise failure(
-            CUSTOMER_SUSPENDED,
-            f"customer {customer_id!r} is suspended: {customer.status_reason or 'no reason given'}",
-        )
-    if standing.agreed is None:
-        raise failure(
-            INVALID_REQUEST,
-            f"customer {customer_id!r} is on plan {customer.plan!r}, which has no terms in force; "
-            "run `tallystick setup`",
-        )
-    return customer, standing.agreed
