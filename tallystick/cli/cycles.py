@@ -33,8 +33,8 @@ def tell_cycle(customer: str) -> None:
         asyncio.run(tell())
     except (UnavailableError, TemporalError):
         note(
-            "all is recorded, but no Temporal answers: the account's cycle is told by the sweep "
-            f"when one does, or at once by `tallystick customer open {customer}`"
+            "all is recorded, but no Temporal answers: once one does, the sweep sees to the "
+            f"account, and `tallystick customer open {customer}` has it looked at at once"
         )
 
 

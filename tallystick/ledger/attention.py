@@ -7,7 +7,7 @@ awake, and none that should not: a cycle that has done its work leaves nothing t
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, union
+from sqlalchemy import or_, select, union
 from sqlmodel import col
 
 from tallystick.ledger.account_tables import BillingAccount, Notice, StripeEvent, TopUp
@@ -19,7 +19,7 @@ UNHEARD = timedelta(minutes=10)
 
 async def waiting_accounts(tx: Transaction, now: datetime, limit: int) -> list[str]:
     """Return customers with a notice to deliver, credit to buy, events to apply, or an account
-    that Stripe has not been told of, at most `limit` of them."""
+    that Stripe has not been told of or whose end has come, at most `limit` of them."""
     waiting = union(
         select(col(Notice.customer_id)).where(
             col(Notice.delivered_at).is_(None), col(Notice.customer_id).is_not(None)
@@ -34,7 +34,8 @@ async def waiting_accounts(tx: Transaction, now: datetime, limit: int) -> list[s
             col(StripeEvent.customer_id).is_not(None),
         ),
         select(col(BillingAccount.customer_id)).where(
-            col(BillingAccount.aligned_plan).is_(None), col(BillingAccount.ended_at).is_(None)
+            or_(col(BillingAccount.aligned_plan).is_(None), col(BillingAccount.cancel_at) <= now),
+            col(BillingAccount.ended_at).is_(None),
         ),
     ).limit(limit)
     return sorted(each for each in await tx.scalars(waiting) if each is not None)

@@ -90,7 +90,7 @@ async def test_an_account_is_opened_while_temporal_is_away_and_what_is_next_is_k
 ) -> None:
     nowhere = {"TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}"}
     added = await production.shell("customer", "add", "alone", **nowhere)
-    assert added.err.endswith("or at once by `tallystick customer open alone`\n")
+    assert "`tallystick customer open alone` has it looked at at once" in added.err
     shown = await production.shell("customer", "show", "alone", "--json", **nowhere)
     assert shown.err.startswith("the account's cycle does not answer; ")
     agenda = shown.json["agenda"]
