@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 from activities.event_forwarding import EventForwarder
 from activities.failures import failure
 from activities.looks import refresh_invoice
-from activities.paying import pay_with_present_card
+from activities.paying import pay_with_new_card
 from activities.stripe_calls import stripe_calls
 from activities.transactions import transaction
 from tallystick.contracts import StepOrder, StepResult
@@ -125,7 +125,7 @@ class StripeEventActivities:
                 async with transaction(self._ledger) as tx:
                     unpaid = await agenda.unpaid_invoices(tx, order.customer_id)
                 for invoice in unpaid:
-                    await pay_with_present_card(self._stripe, invoice.invoice_id)
+                    await pay_with_new_card(self._stripe, invoice.invoice_id)
                     await refresh_invoice(self._ledger, self._stripe, invoice.invoice_id, order.now)
 
     async def _look_at_subscription(self, subscription_id: str, order: StepOrder) -> None:

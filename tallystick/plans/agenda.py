@@ -235,13 +235,14 @@ def _closing(*, subscribed: bool, ending: bool) -> tuple[str, ...]:
         last = "end_account" if ending else "open_subscription"
         return ("close_books", "settle_period", "finish_period", last)
     if ending:
-        # Nothing may be invoiced after the subscription is gone, so all of it is put there first.
+        # Stripe's last invoice, made by the cancellation, is held and completed as any other.
         return (
             "close_books",
             "verify_metering",
             "settle_period",
-            "put_on_invoice",
             "cancel_subscription",
+            "put_on_invoice",
+            "finalize_invoice",
             "end_account",
         )
     return (

@@ -239,10 +239,15 @@ async def _check_harbour(town: Town) -> None:
     for number in (1, 2, 3):
         assert await _due(town, "harbour", number) == (small, 115_00), f"period {number}"
     # Period 4 is the 30 days to 15 July; from 1 July 06:30 on, 14.5 of them, it is the large plan.
-    # $100 more for 29/60 of the period are 48.333333333. It includes 20 x 31/60 + 60 x 29/60, more
-    # than $39, and $36 were used. Rounded one after the other: 48.33, then 247.33.
+    # For 29/60 of the period, 99 x 29/60 = 47.85 come back and 199 x 29/60 = 96.183333333 are due.
+    # It includes 20 x 31/60 + 60 x 29/60, more than $39, and $36 were used. Rounded one after the
+    # other: -47.85, 48.33, 247.33.
     assert await _due(town, "harbour", 4) == (
-        [("proration", "item", Decimal("48.333333333"), 48_33), large],
+        [
+            ("proration", "item", Decimal("-47.85"), -47_85),
+            ("proration", "item", Decimal("96.183333333"), 96_18),
+            large,
+        ],
         247_33,
     )
     for number in range(5, 12):

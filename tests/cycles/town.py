@@ -47,6 +47,7 @@ from tallystick.web.health import Thresholds
 from tallystick.web.serving import serve as serve_web
 from tests.contract.stripe_contract import ContractRecorder
 from tests.rerate.stand import reply
+from workers.billing import Nudges
 from workers.main import Role, working
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -162,8 +163,10 @@ class Town:
             done = Completion(Outcome.SUCCEEDED, usage=message["usage"], reply=message)
             await attempts.complete(tx, begun.attempt_id, done, at)
         order = RecordOrder(key=key, attempt_id=begun.attempt_id)
-        steps = LedgerActivities(self.ledger)
+        nudges = Nudges(self.temporal)
+        steps = LedgerActivities(self.ledger, nudges)
         recorded = await ActivityEnvironment().run(steps.record_usage, order)
+        await nudges.drain()
         self._waiting.append(MeterOrder(key=key, events=recorded.meter_events))
         if metered:
             await self.meter()

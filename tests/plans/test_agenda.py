@@ -88,9 +88,10 @@ def test_an_account_that_ends_closes_then_and_for_good() -> None:
     looked = agenda(replace(VIEW, books=books), NOW)
     assert looked.period_end == books.cancel_at
     close = looked.dues[0]
-    assert close.steps[-2:] == ("cancel_subscription", "end_account")
-    # What is collected is on the subscription before it is cancelled, which drops what is not.
-    assert close.steps.index("put_on_invoice") < close.steps.index("cancel_subscription")
+    assert close.steps[-1] == "end_account"
+    # Stripe drops usage that it has not been told before a cancellation.
+    assert close.steps.index("verify_metering") < close.steps.index("cancel_subscription")
+    assert close.steps.index("cancel_subscription") < close.steps.index("finalize_invoice")
     ended = agenda(replace(VIEW, books=replace(books, ended_at=books.cancel_at)), NOW)
     assert (ended.state, ended.dues) == ("ended", ())
 
