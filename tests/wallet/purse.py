@@ -160,23 +160,29 @@ class Purse:
             return [entity(table, row) for row in await tx.execute(ordered)]
 
     async def adds_up(self, at: datetime = NOON) -> None:
-        """Check that entries, running totals and balance say the same."""
+        """Check that entries, their running totals, what is kept beside them and balance agree."""
         entries = await self.rows(WalletEntry)
-        standing: dict[int | None, int] = {}
+        left: dict[int | None, int] = {None: 0}
         for entry in entries:
-            standing[entry.grant_id] = standing.get(entry.grant_id, 0) + entry.amount_nano_usd
-            assert entry.remaining_nano_usd == standing[entry.grant_id]
-        assert standing.pop(None, 0) <= 0
-        assert all(left >= 0 for left in standing.values())
+            left[entry.grant_id] = left.get(entry.grant_id, 0) + entry.amount_nano_usd
+            assert entry.remaining_nano_usd == left[entry.grant_id]
         async with self.ledger.begin() as tx:
-            expired = {
-                each.grant.grant_id
-                for each in await movements.given(tx, self.customer)
-                if each.grant.expires_at is not None and each.grant.expires_at <= at
-            }
-            unentered = sum(left for grant_id, left in standing.items() if grant_id in expired)
-            total = sum(entry.amount_nano_usd for entry in entries)
-            assert await wallet.balance(tx, self.customer, at) == total - unentered
+            held = await wallet.holdings(tx, self.customer)
+        assert held.overdraft_nano_usd == left.pop(None) <= 0
+        assert {each.grant_id: each.remaining_nano_usd for each in held.grants} == {
+            grant_id: nano_usd for grant_id, nano_usd in left.items() if nano_usd
+        }
+        assert all(nano_usd >= 0 for nano_usd in left.values())
+        assert held.burnt_nano_usd == -sum(
+            entry.amount_nano_usd
+            for entry in entries
+            if entry.kind in ("usage", "adjustment") and entry.occurred_at >= held.period_start
+        )
+        expired = sum(each.remaining_nano_usd for each in held.expired(at))
+        total = sum(entry.amount_nano_usd for entry in entries)
+        async with self.ledger.begin() as tx:
+            funds = await wallet.funds(tx, self.customer, at)
+        assert held.balance_nano_usd(at) == funds.balance_nano_usd == total - expired
 
 
 async def add_plan(ledger: Ledger, plan: str, agreed: Mapping[str, Any]) -> None:

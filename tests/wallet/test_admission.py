@@ -11,6 +11,7 @@ from temporalio.exceptions import ApplicationError
 from tallystick.contracts import Admission, RequestKey
 from tallystick.errors import BALANCE_EXHAUSTED, ROOM_OCCUPIED, SPEND_CAP_REACHED
 from tallystick.ledger import customers, reservations, wallet
+from tallystick.ledger.account_tables import GrantKind
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer
 from tests.guards.desk import Desk, open_desk
@@ -105,20 +106,29 @@ async def _unreserved(ledger: Ledger) -> int:
     return funds.balance_nano_usd - funds.reserved_nano_usd
 
 
-async def test_a_burn_between_two_looks_is_seen_as_reserved_or_burnt(ledger: Ledger) -> None:
-    """The record commits while admission looks: never neither, however the two are placed."""
-    async with _prepaid(ledger, MOST) as (purse, desk):
-        now = datetime.now(UTC)
-        for number in range(15):
-            await purse.give(str(MOST), f"more-{number}", at=now)
-            balance = await purse.balance(now)
-            key = RequestKey(customer_id="acme", request_id=f"in-flight-{number}")
-            async with ledger.begin() as tx:
-                await reservations.reserve(
-                    tx, key, conversation_id=None, nano_usd=nano(balance), at=now
+async def test_a_burn_is_seen_as_reserved_or_burnt_and_never_as_neither(ledger: Ledger) -> None:
+    purse, now = await Purse(ledger).open(), datetime.now(UTC)
+    seen: set[int] = set()
+
+    async def look(until: asyncio.Task[None]) -> None:
+        async with ledger.each() as tx:
+            while not until.done():
+                funds = await wallet.funds(tx, "acme", now)
+                seen.add(funds.balance_nano_usd - funds.reserved_nano_usd)
+
+    async def serve() -> None:
+        for number in range(30):
+            key = RequestKey(customer_id="acme", request_id=f"r-{number}")
+            new = await purse.answered(1, at=now, key=key)
+            async with ledger.begin() as tx:  # all that there is gets reserved at once
+                account = await purse.account(tx)
+                source = f"grant-{number}"
+                await wallet.grant(
+                    tx, account, kind=GrantKind.PAID, nano_usd=nano(1), source=source, at=now
                 )
-            new = await purse.answered(balance, at=now, key=key)
-            # All that there is is reserved, and then burnt: there is room for nobody at any time.
-            _, refused = await asyncio.gather(purse.record(new), desk.refused(f"r-{number}"))
-            assert refused.type in (ROOM_OCCUPIED.type, BALANCE_EXHAUSTED.type)
-            assert await purse.balance(now) == 0
+                await reservations.reserve(tx, key, conversation_id=None, nano_usd=nano(1), at=now)
+            await purse.record(new)
+
+    serving = asyncio.create_task(serve())
+    await asyncio.gather(serving, *(look(serving) for _ in range(2)))
+    assert seen == {0}
