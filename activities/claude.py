@@ -37,7 +37,7 @@ from tallystick.ledger import attempts
 from tallystick.ledger.attempts import Barred, Completion, Finished, NewAttempt
 from tallystick.ledger.database import Ledger, LedgerUnavailableError
 from tallystick.ledger.tables import Outcome
-from tallystick.pricing import estimate_input_tokens
+from tallystick.pricing import estimate_input_tokens, prompt_chars
 
 MAX_REPLY_BYTES = 1_900_000
 """Of a reply as JSON; Temporal takes results up to 2 MiB (facts on Temporal, 'Data and limits')."""
@@ -222,12 +222,3 @@ def _served(attempt_id: int, message: dict[str, Any]) -> ServedReply:
             attempt_id=attempt_id,
         )
     return ServedReply(attempt_id=attempt_id, message=message)
-
-
-def prompt_chars(params: Mapping[str, Any]) -> int:
-    """Return the length of the prompt: the characters of system, tools and messages as JSON."""
-    return sum(
-        len(json.dumps(params[part], ensure_ascii=False, separators=(",", ":")))
-        for part in ("system", "tools", "messages")
-        if part in params
-    )

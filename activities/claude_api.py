@@ -85,7 +85,7 @@ class ClaudeApi:
         """
         wants_stream = params.get("max_tokens", 0) >= STREAM_FROM_MAX_TOKENS
         assembler = ReplyAssembler()
-        with _named_failures(assembler):
+        with named_failures(assembler):
             if wants_stream or listener is not None:
                 return await self._stream(params, assembler, listener)
             response = await self._client.post(_PATH, body=dict(params), cast_to=httpx2.Response)
@@ -98,7 +98,7 @@ class ClaudeApi:
             ClaudeCallError: as for a call.
         """
         prompt = {name: params[name] for name in _COUNTED if name in params}
-        with _named_failures(ReplyAssembler()):
+        with named_failures():
             response = await self._client.post(_COUNT_PATH, body=prompt, cast_to=httpx2.Response)
             return int(_object(response)["input_tokens"])
 
@@ -130,8 +130,13 @@ class ClaudeApi:
 
 
 @contextmanager
-def _named_failures(assembler: ReplyAssembler) -> Generator[None, None, None]:
-    """Turn what SDK and transport raise into a row of the error table."""
+def named_failures(assembler: ReplyAssembler | None = None) -> Generator[None, None, None]:
+    """Turn what SDK and transport raise into a row of the error table.
+
+    Args:
+        assembler: holds what a stream had told before it broke; None where nothing is streamed.
+    """
+    assembler = assembler or ReplyAssembler()
     try:
         yield
     except anthropic.APIStatusError as error:

@@ -53,6 +53,12 @@ def request_workflow_id(customer_id: str, request_id: str) -> str:
     return f"claude-request/{customer_id}/{request_id}"
 
 
+def fingerprint_of(params: Any) -> str:
+    """Identify a Messages API body: equal for equal ones, whatever the order of their keys."""
+    canonical = json.dumps(params, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -114,8 +120,7 @@ class ClaudeRequest(_Frozen):
     @property
     def fingerprint(self) -> str:
         """Identify the body: equal for equal `params`, whatever the order of keys."""
-        canonical = json.dumps(self.params, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return fingerprint_of(self.params)
 
 
 class QuoteOrder(_Frozen):
@@ -359,3 +364,89 @@ class News(_Frozen):
     """Signal `news`: something changed outside; look at the ledger and at these Stripe events."""
 
     event_ids: tuple[str, ...] = ()
+
+
+# --- Message batches: `MessageBatch` and what it hands to its activities --------------------------
+MESSAGE_BATCH = "MessageBatch"
+CANCEL_UPDATE = "cancel"
+PROGRESS_QUERY = "progress"
+BATCH_PROGRESS = "batch_progress"
+
+JobId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+=/-]*$", max_length=100)
+]
+"""Shorter than a request id: those of a job's items and meter events begin with it."""
+
+
+def batch_workflow_id(job_id: str) -> str:
+    """Return the workflow id of a batch job."""
+    return f"message-batch/{job_id}"
+
+
+class BatchOrder(_Frozen):
+    """Input of `MessageBatch`: which job. All else is in the ledger, where it was submitted."""
+
+    job_id: JobId
+
+    @classmethod
+    def parse(cls, value: Any) -> "BatchOrder":
+        """Validate an order from outside.
+
+        Raises:
+            ValueError: in one line that names the field and what is wrong with it.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(explain_validation(error)) from None
+
+
+class BatchProgress(_Frozen):
+    """How far a job has come: result of `MessageBatch`, of its query `progress` and of `cancel`.
+
+    Every item is in one of six places: `waiting` to be sent (for the first time or again),
+    `in_flight` at the provider, or done in one of four ways. The provider tells nothing of a batch
+    until all of it has ended, so counts move in steps. Money is what was recorded so far;
+    `highest_charge_usd` is the most that the whole job may be charged, `batch_saves_usd` what the
+    same usage would have cost more in single calls. `expected_end` is a guess by the batches that
+    have ended, None before there is one; at `latest_end` what runs now will have ended or expired.
+
+    `state` is `submitted`, `running`, `canceling` or `ended`. `as_of` is when the ledger was read.
+    """
+
+    job_id: str
+    customer_id: str
+    state: Literal["submitted", "running", "canceling", "ended"]
+    items: int
+    waiting: int
+    in_flight: int
+    succeeded: int
+    errored: int
+    expired: int
+    canceled: int
+    batches: int
+    batches_ended: int
+    cost_usd: Usd
+    charge_usd: Usd
+    highest_charge_usd: Usd | None
+    batch_saves_usd: Usd
+    submitted_at: datetime
+    expected_end: datetime | None
+    latest_end: datetime | None
+    finished_at: datetime | None
+    as_of: datetime
+
+    @property
+    def done(self) -> int:
+        """Items that nothing more will happen to."""
+        return self.succeeded + self.errored + self.expired + self.canceled
+
+
+class FollowOrder(_Frozen):
+    """Input of `follow_batches`: the job, and how many of its items the workflow knows as done.
+
+    It returns when much more than that is done, or all that was sent.
+    """
+
+    job_id: JobId
+    done: int

@@ -69,6 +69,15 @@ CLAUDE_UNAVAILABLE = Failure("ClaudeUnavailable", Action.RETRY)
 CLAUDE_NO_ANSWER = Failure("ClaudeNoAnswer", Action.RETRY, indeterminate=True)
 CLAUDE_STREAM_BROKEN = Failure("ClaudeStreamBroken", Action.RETRY, indeterminate=True)
 
+# --- Message batches at Claude --------------------------------------------------------------------
+BATCH_OPEN = Failure("BatchOpen", Action.RETRY)
+"""No trouble: the provider is still at work. Looking again by a retry adds nothing to a history."""
+BATCH_UNKNOWN = Failure("BatchOutcomeUnknown", Action.RETRY, indeterminate=True)
+BATCH_RESULTS_CUT = Failure("BatchResultsCut", Action.RETRY)
+BATCH_MISSING = Failure("BatchMissing", Action.PARK, alarm=True)
+BATCH_MISCOUNTED = Failure("BatchMiscounted", Action.PARK, alarm=True)
+BATCH_RESULTS_ELSEWHERE = Failure("BatchResultsElsewhere", Action.PARK, alarm=True)
+
 # --- Stripe ---------------------------------------------------------------------------------------
 STRIPE_NO_ANSWER = Failure("StripeNoAnswer", Action.RETRY, indeterminate=True)
 STRIPE_RATE_LIMITED = Failure("StripeRateLimited", Action.RETRY)

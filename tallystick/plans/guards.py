@@ -69,7 +69,12 @@ class Undecided:
 
 
 def check(
-    params: Mapping[str, Any], limits: Limits, at: datetime, *, counted: int | None = None
+    params: Mapping[str, Any],
+    limits: Limits,
+    at: datetime,
+    *,
+    counted: int | None = None,
+    batch: bool = False,
 ) -> Pass | Refusal | Undecided:
     """Check a Messages API body against its limits.
 
@@ -78,12 +83,15 @@ def check(
         limits: what it must keep to.
         at: when it would be served.
         counted: Claude's own count of the input tokens, where it was asked for.
+        batch: whether it goes through Message Batches.
     """
     low, likely, high = (
         estimate_input_tokens(params) if counted is None else Estimate(counted, counted, counted)
     )
     try:
-        cheapest, expected, dearest = (_cost(params, size, at) for size in (low, likely, high))
+        cheapest, expected, dearest = (
+            _cost(params, size, at, batch) for size in (low, likely, high)
+        )
         cliffs = cliff_warnings(params["model"], likely, at)
     except NoPriceError as error:
         return Refusal(UNKNOWN_MODEL, f"params.model: {error}; see `tallystick prices show`")
@@ -105,13 +113,14 @@ def check(
     return Pass(dearest, counted is not None, (*_near(likely, expected, limits), *cliffs))
 
 
-def _cost(params: Mapping[str, Any], tokens: int, at: datetime) -> Decimal:
+def _cost(params: Mapping[str, Any], tokens: int, at: datetime, batch: bool) -> Decimal:
     return estimate_cost(
         params["model"],
         tokens,
         params["max_tokens"],
         at,
         input_kind=dearest_input_kind(params),
+        batch=batch,
         inference_geo=params.get("inference_geo"),
         speed=params.get("speed"),
     )

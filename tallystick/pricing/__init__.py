@@ -12,6 +12,7 @@ from tallystick.pricing.estimate import (
     dearest_input_kind,
     estimate_cost,
     estimate_input_tokens,
+    prompt_chars,
     quote,
 )
 from tallystick.pricing.evidence import evidence
@@ -42,6 +43,7 @@ __all__ = [
     "explain",
     "pages",
     "price_book",
+    "prompt_chars",
     "quote",
     "rate",
     "rate_line",

@@ -9,6 +9,7 @@ bound but the context window. Estimates serve guards and quotes, never a bill (r
 As in count_tokens, only the first sampling call counts: what server tools fetch comes on top.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,6 +74,15 @@ class Quote:
 def estimate_input_tokens(params: Mapping[str, Any]) -> Estimate:
     """Bound the input tokens of a Messages API body by its size. Never raises on JSON."""
     return _Size(params).estimate()
+
+
+def prompt_chars(params: Mapping[str, Any]) -> int:
+    """Return the length of the prompt: the characters of system, tools and messages as JSON."""
+    return sum(
+        len(json.dumps(params[part], ensure_ascii=False, separators=(",", ":")))
+        for part in ("system", "tools", "messages")
+        if part in params
+    )
 
 
 def dearest_input_kind(params: Mapping[str, Any]) -> TokenKind:
