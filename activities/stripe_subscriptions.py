@@ -2,12 +2,13 @@
 
 Stripe's periods have to be ours. Its anchor is given as the day and time of day of the account's
 own, and not as an instant, because only so an anchor on the 31st returns after a short month.
-Stripe's first period then begins when the subscription is made, moments after ours; it charges
-nothing for that piece of a month (`proration_behavior` none). What it does not collect is collected
-by us: usage of those moments by a line of the statement (`activities.metering_check`), and the base
-fee of a subscription's first period by the opening invoice. That invoice is a common one, so a card
-that fails on the first day leads to grace and reminders; as a subscription's own first invoice it
-would make the subscription expire within a day (facts on Stripe, 'Subscriptions').
+Stripe's first period then begins when the subscription is made, moments after ours, and what it
+does not collect is collected by us: usage of those moments by a line of the statement
+(`activities.metering_check`), and the base fee of a subscription's first period by the opening
+invoice. That invoice is a common one, so a card that fails on the first day leads to grace and
+reminders; as a subscription's own first invoice it would make the subscription expire within a day
+(facts on Stripe, 'Subscriptions'). So that Stripe charges nothing for its first period, whether it
+takes that for a whole one or a piece, the fee is subscribed to none times first, and then once.
 
 The subscription is looked for before it is made, by its marks and the number of its first period.
 """
@@ -227,8 +228,9 @@ class SubscriptionActivities:
         """Give a running subscription the price and the payment terms that are wanted."""
         changes: dict[str, Any] = {}
         item = subscription.items.data[0]
-        if item.price.id != wanted.price_id:
-            changes["items"] = [{"id": item.id, "price": wanted.price_id}]
+        if item.price.id != wanted.price_id or (not wanted.metered and item.quantity != 1):
+            once = {} if wanted.metered else {"quantity": 1}
+            changes["items"] = [{"id": item.id, "price": wanted.price_id, **once}]
         if (subscription.days_until_due or 0) != wanted.terms_days:
             changes |= collection_terms(wanted.terms_days)
         if subscription.cancel_at_period_end:
@@ -251,10 +253,11 @@ class SubscriptionActivities:
                     await self._adapt(found, wanted)
                     return found
                 ended += 1
+        item = {"price": wanted.price_id}
         anchor = of.account.anchor.astimezone(UTC)
         params: Any = {
             "customer": of.stripe_customer_id,
-            "items": [{"price": wanted.price_id}],
+            "items": [item if wanted.metered else {**item, "quantity": 0}],
             "billing_mode": {"type": "flexible"},
             "billing_cycle_anchor_config": {
                 "day_of_month": anchor.day,
@@ -272,7 +275,9 @@ class SubscriptionActivities:
             f"subscription-{of.customer_id}-{of.ordinal}-{ended}-{wanted.price_id}-"
             f"{wanted.terms_days}"
         )
-        return await create_once(self._client.v1.subscriptions.create_async, params, key)
+        made = await create_once(self._client.v1.subscriptions.create_async, params, key)
+        await self._adapt(made, wanted)
+        return made
 
     async def _collect_fee(
         self, of: StripePeriod, fee: Collection, agreed: TermsInForce, now: datetime

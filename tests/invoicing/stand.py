@@ -209,16 +209,21 @@ class Books(Account):
 
     # --- What is seen -----------------------------------------------------------------------------
     async def invoices(self) -> list[StripeInvoice]:
-        """Return all of the customer's invoices at Stripe, oldest first."""
+        """Return the customer's invoices at Stripe, oldest first.
+
+        Without the first one of a subscription, which must be over nothing.
+        """
         found = await self.stripe.client().v1.invoices.list_async({"customer": self.name})
-        return list(reversed(found.data))
+        first = [each for each in found.data if each.billing_reason == "subscription_create"]
+        assert [each.total for each in first] in ([], [0])
+        return [each for each in reversed(found.data) if each not in first]
 
     async def lines(self, invoice: StripeInvoice) -> list[tuple[str, int]]:
-        """Return what an invoice lists: descriptions and cents."""
+        """Return what an invoice lists, by description: descriptions and cents."""
         listed = await self.stripe.client().v1.invoices.line_items.list_async(
             invoice.id, {"limit": 100}
         )
-        return [(line.description or "", line.amount) for line in listed.data]
+        return sorted((line.description or "", line.amount) for line in listed.data)
 
     async def bill(self, number: int) -> list[tuple[str, int]]:
         return await self.lines((await self.invoices())[number])

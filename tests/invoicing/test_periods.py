@@ -16,7 +16,7 @@ from tests.invoicing.stand import (
     Books,
 )
 
-BASE, PLUS = "1 × Base fee", "1 × Base fee"
+BASE = "1 × Base fee"
 
 
 async def test_usage_is_invoiced_by_the_meter_and_what_it_missed_by_an_item(books: Books) -> None:
@@ -81,10 +81,8 @@ async def test_another_fee_is_charged_from_the_next_invoice_on(books: Books) -> 
     assert (await books.step("align_subscription")).words.endswith("goes on")
     assert len(await books.invoices()) == 1  # Stripe prorates nothing, the statement does
     await books.close_at(1)
-    lines = await books.bill(1)
-    assert lines[0] == (BASE, 9900)
     # Half of the period at each fee: 24.50 back, 49.50 on top.
-    assert sorted(amount for _, amount in lines[1:]) == [-2450, 4950]
+    assert sorted(amount for _, amount in await books.bill(1)) == [-2450, 4950, 9900]
     assert (await books.statement(1)).due_cents == 9900 + 2500
     assert (await books.account()).aligned_plan == "plus"
     assert await books.notices() == []
@@ -96,12 +94,12 @@ async def test_a_move_of_the_last_minute_is_made_up_for_by_an_item(books: Books)
     await books.move(end - MINUTE, "plus")  # and Stripe was not told before it turned
     await books.close_at(1)
     lines = await books.bill(1)
-    assert lines[0] == (BASE, 4900)
+    assert (BASE, 4900) in lines
     assert ("Base fee of plus, 2026-12-30 to 2027-01-30: difference", 5000) in lines
     (_, invoice) = await books.invoices()
     assert invoice.total == (await books.statement(1)).due_cents
     await books.close_at(2)
-    assert (await books.bill(2))[0] == (PLUS, 9900)
+    assert (BASE, 9900) in await books.bill(2)
     assert await books.notices() == []
 
 
@@ -182,8 +180,8 @@ async def test_an_account_that_ends_with_its_period_pays_no_further_fee(
     await books.close_at(1, END)
     (_, invoice) = await books.invoices()
     assert (invoice.total, invoice.status) == (200, "paid")
-    lines = [amount for _, amount in await books.lines(invoice)]
-    assert lines == ([200] if told else [4900, 200, -4900])
+    lines = sorted(amount for _, amount in await books.lines(invoice))
+    assert lines == ([200] if told else [-4900, 200, 4900])
     assert (await books.account()).ended_at is not None
     await books.later(days=60)
     assert len(await books.invoices()) == 2

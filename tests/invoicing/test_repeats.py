@@ -11,6 +11,7 @@ from tests.invoicing.stand import ANCHOR, CLOSE, DAY, MINUTE, OPEN, Books
 CALLS = {
     "open_subscription": (
         "POST /v1/subscriptions?",
+        "POST /v1/subscriptions/",
         "POST /v1/invoices?",
         "POST /v1/invoiceitems",
         "/finalize",
