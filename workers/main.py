@@ -34,6 +34,7 @@ from tallystick.plans.guards import Limits
 from tallystick.services import Endpoints, database, endpoints
 from tallystick.settings import Settings, SettingsError
 from tallystick.temporal import connect_temporal
+from workers.beating import Beating
 from workers.billing import Nudges, billing_activities
 from workers.plugin import TallystickPlugin
 
@@ -145,6 +146,7 @@ async def working(
                         *billing,
                     ],
                     plugins=[TallystickPlugin()],
+                    interceptors=[Beating()],
                     max_concurrent_activities=settings.meter_concurrency,
                     max_concurrent_local_activities=settings.ledger_concurrency,
                     graceful_shutdown_timeout=grace,

@@ -45,6 +45,8 @@ LOOK_RETRIES = RetryPolicy(
 STEP_TIMEOUT = timedelta(minutes=5)
 """Of one attempt. Settling reads a period of perhaps a million records; Stripe answers in seconds,
 but an invoice may want some dozens of calls."""
+STEP_HEARTBEAT = timedelta(seconds=15)
+"""A killed worker is noticed after this, as for a call to Claude."""
 STEP_PATIENCE = timedelta(minutes=15)
 """Of all attempts together. Then the step is put off, so that the lines after it get their turn."""
 STEP_RETRIES = RetryPolicy(
@@ -180,6 +182,7 @@ class BillingCycleWorkflow:
             StepOrder(customer_id=self._customer_id, subject=due.subject, now=workflow.now()),
             result_type=StepResult,
             start_to_close_timeout=STEP_TIMEOUT,
+            heartbeat_timeout=STEP_HEARTBEAT,
             schedule_to_close_timeout=STEP_PATIENCE,
             retry_policy=STEP_RETRIES,
             summary=due.words,

@@ -17,6 +17,8 @@ with workflow.unsafe.imports_passed_through():
 
 STEP_TIMEOUT = timedelta(minutes=5)
 """Of one step. A run that takes longer than the minute makes the schedule skip, not pile up."""
+STEP_HEARTBEAT = timedelta(seconds=15)
+"""A killed worker is noticed after this, and the next run does the step."""
 ONCE = RetryPolicy(maximum_attempts=1)
 STEPS = (
     "backfill_events",
@@ -39,7 +41,11 @@ class SweepWorkflow:
         for step in STEPS:
             try:
                 found[step] = await workflow.execute_activity(
-                    step, result_type=int, start_to_close_timeout=STEP_TIMEOUT, retry_policy=ONCE
+                    step,
+                    result_type=int,
+                    start_to_close_timeout=STEP_TIMEOUT,
+                    heartbeat_timeout=STEP_HEARTBEAT,
+                    retry_policy=ONCE,
                 )
             except ActivityError as error:
                 found[step] = f"failed: {error.cause or error}"

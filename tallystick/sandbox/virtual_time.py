@@ -22,7 +22,7 @@ BETWEEN_RUNS = 1.3
 """Real seconds to leave after a cycle has continued as new: sooner, the server's clock would jump
 by all that was skipped before (facts on Temporal, 'Which test environment')."""
 BETWEEN_LOOKS = 0.05
-PATIENCE = 90
+PATIENCE = 120.0
 """Real seconds for cycles to finish what is due."""
 
 
@@ -39,8 +39,10 @@ class VirtualTime:
         customers: Sequence[str] = (),
         *,
         quiet: Callable[[], Awaitable[bool]] | None = None,
+        patience: float = PATIENCE,
     ):
         self._temporal = temporal
+        self._patience = patience
         self._quiet = quiet
         self._skipper = TimeSkipper(temporal, config=TimeSkippingConfig(enabled=False))
         self._stripe = stripe
@@ -62,7 +64,7 @@ class VirtualTime:
 
     async def settle(self) -> None:
         """Wait until no cycle has anything left that is due by now."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self._patience):
             while not await self._is_settled():  # noqa: ASYNC110 - in other processes
                 await asyncio.sleep(BETWEEN_LOOKS)
 
