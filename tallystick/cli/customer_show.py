@@ -20,9 +20,18 @@ from tallystick.money import from_nano_usd
 from tallystick.plans import PlanTerms
 from tallystick.plans.periods import calendar_month, period_at
 
-_MOMENT = timedelta(microseconds=1)
 COLUMNS = ("customer", "name", "plan", "status", "stripe customer", "spend cap $")
 """What a list of customers tells of each."""
+_INVOICE = {
+    "invoice": "stripe_invoice_id",
+    "for": "purpose",
+    "status": "status",
+    "total $": "total_usd",
+    "paid $": "paid_usd",
+    "created": "created_at",
+    "due": "due_at",
+}
+"""What a person sees of an invoice; --json has all of it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +49,8 @@ def show(customer: Id, as_json: bool = JsonFlag) -> None:
     print_rows(("", ""), [*zip(COLUMNS, cells(row), strict=True), *_rows(row, facts)])
     if facts["invoices"]:
         print_rows(
-            ("invoice", "for", "status", "total $", "paid $", "created", "due"),
-            [tuple(each.values())[:7] for each in facts["invoices"]],
+            [*_INVOICE],
+            [[each[name] for name in _INVOICE.values()] for each in facts["invoices"]],
             title="Invoices",
         )
     if agenda is not None:
@@ -98,10 +107,11 @@ async def _facts(tx: Transaction, customer: str) -> tuple[Customer, dict[str, An
 
 async def _period(tx: Transaction, account: BillingAccount, now: datetime) -> dict[str, Any]:
     """Return the period around now, or the account's last, with what it comes to so far."""
-    around = min(now, account.cancel_at - _MOMENT) if account.cancel_at else now
+    moment = timedelta(microseconds=1)
+    around = min(now, account.cancel_at - moment) if account.cancel_at else now
     ordinal, _ = period_at(account.anchor, account.time_zone, around)
     period = accounts.period_of(account, ordinal)
-    # Usage from before the first period belongs to it; there is none that could have billed it.
+    # The first period has no beginning: what was used before the account was opened is in it.
     used = await reports.period_totals(
         tx, account.customer_id, period.start if ordinal > 1 else None, period.end
     )

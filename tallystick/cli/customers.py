@@ -16,7 +16,7 @@ from tallystick.cli.cycles import tell_cycle
 from tallystick.cli.instants import read_instant
 from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
 from tallystick.contracts import CustomerId
-from tallystick.ledger import accounts, customers, plan_moves
+from tallystick.ledger import accounts, customers, plan_moves, terms
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Customer
 from tallystick.plans.moves import billing_zone
@@ -169,9 +169,8 @@ def suspend(
     """Refuse the customer's new requests until it is resumed."""
 
     async def stop(tx: Transaction) -> None:
-        row = await existing(tx, customer)
-        if not await customers.suspend(tx, customer, "operator", reason):
-            fail(f"CUSTOMER: {customer!r} cannot be suspended: {row.status_reason}")
+        await _not_ended(tx, customer)
+        await customers.suspend(tx, customer, "operator", reason)
 
     in_ledger(stop)
     note(f"customer {customer!r} is suspended")
@@ -182,9 +181,15 @@ def resume(customer: Id) -> None:
     """Serve the customer again, whoever suspended it."""
 
     async def lift(tx: Transaction) -> None:
-        row = await existing(tx, customer)
-        if not await customers.restore(tx, customer, "operator") and row.suspended_by == "ended":
-            fail(f"CUSTOMER: {customer!r} cannot be resumed: {row.status_reason}")
+        await _not_ended(tx, customer)
+        await customers.restore(tx, customer, "operator")
 
     in_ledger(lift)
     note(f"customer {customer!r} is active")
+
+
+async def _not_ended(tx: Transaction, customer: str) -> None:
+    await existing(tx, customer)
+    standing = await terms.standing(tx, customer, datetime.now(UTC))
+    if standing is not None and standing.customer.suspended_by == "ended":
+        fail(f"CUSTOMER: {customer!r} is suspended for good: {standing.customer.status_reason}")

@@ -68,12 +68,8 @@ async def _read(tx: Transaction, customer_id: str, *, locked: bool) -> BillingAc
 
 def period_of(account: BillingAccount, ordinal: int) -> Period:
     """Return the account's period of that number, cut where the account ends."""
-    period = billing_period(account.anchor, account.time_zone, ordinal)
-    return (
-        period
-        if account.cancel_at is None
-        else period._replace(end=min(period.end, account.cancel_at))
-    )
+    start, end = billing_period(account.anchor, account.time_zone, ordinal)
+    return Period(start, min(end, account.cancel_at or end))
 
 
 async def in_flight(tx: Transaction, customer_id: str, before: datetime) -> int:
@@ -166,7 +162,7 @@ async def set_cancel_at(tx: Transaction, customer_id: str, at: datetime) -> bool
     return await _change(
         tx,
         customer_id,
-        col(BillingAccount.closed_until) <= at,
+        col(BillingAccount.closed_until) < at,
         func.coalesce(col(BillingAccount.cancel_at) > at, True),
         cancel_at=at,
     )

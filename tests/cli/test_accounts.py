@@ -156,8 +156,6 @@ async def test_what_has_ended_stays_so_whatever_is_tried(production: Production)
         await accounts.set_cancel_at(tx, customer, now)
     refused = await production.shell.attempt("request", customer, "Anyone there?")
     assert refused.error == f"customer {customer!r} is suspended: {reason}"
-    async with production.ledger.begin() as tx:
-        await customers.suspend(tx, customer, "ended", reason)
     for command in (["resume", customer], ["suspend", customer, "--reason", "unpaid"]):
         told = await production.shell.attempt("customer", *command)
         assert told.error.endswith(reason)
