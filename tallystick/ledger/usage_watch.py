@@ -160,7 +160,9 @@ async def _allowances(
     limits: dict[str, _Limit] = {}
     for name, standing in standings.items():
         account = books.get(name)
-        if account is not None and standing.agreed and standing.agreed.terms.allowance:
+        if account is None or (account.cancel_at is not None and account.cancel_at <= now):
+            continue  # no period is open
+        if standing.agreed and standing.agreed.terms.allowance:
             limits[name] = await _allowance(tx, account, now)
     passed: list[Passed] = []
     for name, row in (await _sums(tx, _BILLED, limits)).items():

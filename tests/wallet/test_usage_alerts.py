@@ -135,6 +135,15 @@ async def test_shares_of_included_money_are_told_by_the_period_that_bills_it(
     assert await _told(ledger, "allowance") == [("acme", 50), ("acme", 50), ("acme", 80)]
 
 
+async def test_an_account_that_has_ended_includes_nothing_any_more(ledger: Ledger) -> None:
+    await _customer(ledger, "acme", **HYBRID, allowance={"usd": "10"})
+    async with ledger.begin() as tx:
+        await accounts.set_cancel_at(tx, "acme", NOON + DAY)
+    await _use(ledger, "acme", 8)
+    assert await _look(ledger, NOON + 90 * DAY) == 0
+    assert await _look(ledger, NOON) == 1
+
+
 async def test_of_included_tokens_the_kind_that_ends_first_counts(ledger: Ledger) -> None:
     included = {"tokens": {"input": 1_000_000, "output": 1_000}}
     await _customer(ledger, "acme", **HYBRID, allowance=included)
