@@ -68,6 +68,10 @@ def postgres() -> Iterator[str]:
         tempfile.TemporaryDirectory(prefix="tallystick-") as folder,
         embedded_postgres(Path(folder) / "data") as url,
     ):
+        # This server is never killed, so nothing need reach the disk; databases are made and
+        # dropped at a third of the cost.
+        _execute(url, "ALTER SYSTEM SET fsync = off")
+        _execute(url, "SELECT pg_reload_conf()")
         _execute(url, "CREATE DATABASE template_tallystick")
         setup.prepare(_database(url, "template_tallystick"))
         yield url
