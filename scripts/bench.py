@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("benchmark", choices=["requests", "rating", "webhooks"])
     parser.add_argument("--requests", type=int, default=1_000)
     parser.add_argument("--deliveries", type=int, default=10_000)
-    parser.add_argument("--concurrency", type=int, help="100 requests, or 10 deliveries")
+    parser.add_argument("--concurrency", type=int, help="100 requests, or 4 deliveries")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.benchmark == "rating":
@@ -273,7 +273,7 @@ def main() -> None:
     for name in ("ANTHROPIC_API_KEY", "STRIPE_API_KEY", "TALLYSTICK_SANDBOX"):
         os.environ.pop(name, None)
     if arguments.benchmark == "webhooks":
-        taken = asyncio.run(bench_webhooks.bench(arguments.deliveries, arguments.concurrency or 10))
+        taken = asyncio.run(bench_webhooks.bench(arguments.deliveries, arguments.concurrency or 4))
         figures = [Figure(*each) for each in taken]
     else:
         figures = asyncio.run(bench_requests(arguments.requests, arguments.concurrency or 100))

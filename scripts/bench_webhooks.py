@@ -63,6 +63,19 @@ class Acknowledged:
         return statistics.quantiles(self.seconds, n=100, method="inclusive")[percent - 1]
 
 
+def subjects_of(stripe_customer: str, invoice: str) -> list[dict[str, str]]:
+    """Return what events about a customer with an invoice can be about, each with its `type`."""
+    return [
+        {
+            "type": "invoice.updated",
+            "object": "invoice",
+            "id": invoice,
+            "customer": stripe_customer,
+        },
+        {"type": "customer.updated", "object": "customer", "id": stripe_customer},
+    ]
+
+
 def storm(count: int, subjects: Sequence[dict[str, str]], *, seed: int = 1) -> list[Delivery]:
     """Return `count` deliveries in random order, of six events for every ten.
 
@@ -200,6 +213,7 @@ async def _storm(
         ("with Temporal back", deliveries[2 * third :]),
     ):
         if name == "without Temporal":
+            await witness.drained()  # a step that is lost with its server would wait for a timeout
             await stop_process(local.temporal.process)
         if name == "with Temporal back":
             port = int(local.temporal.address.rsplit(":", 1)[1])
@@ -253,15 +267,7 @@ async def _subjects(local: LocalStack, settings: Settings) -> list[dict[str, str
             async with ledger.begin() as tx:
                 await customers.add(tx, row)
                 await invoices.note(tx, seen, name, purpose="period", ordinal=1)
-            subjects += [
-                {
-                    "type": "invoice.updated",
-                    "object": "invoice",
-                    "id": invoice,
-                    "customer": mapped,
-                },
-                {"type": "customer.updated", "object": "customer", "id": mapped},
-            ]
+            subjects += subjects_of(mapped, invoice)
     await ledger.close()
     return subjects
 

@@ -14,24 +14,24 @@ from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from activities.agenda import AgendaActivities
-from activities.dunning import DunningActivities
 from activities.event_forwarding import EventForwarder
-from activities.notices import LogNotifier, NoticeActivities
-from activities.stripe_events import StripeEventActivities
 from activities.stripe_invoices import fetch
 from tallystick.contracts import TASK_QUEUE, cycle_workflow_id
 from tallystick.ledger import customers, inbox, invoices
 from tallystick.ledger.account_tables import Invoice, Notice, StripeEvent
 from tallystick.ledger.database import Ledger, entity
 from tallystick.ledger.tables import Customer
+from tallystick.services import Endpoints
+from tallystick.settings import Settings
 from tallystick.temporal import connect_temporal
 from tallystick.web.app import create_app, utc_now
 from tallystick.web.forwarder import BackgroundForwarder
 from tallystick.web.health import Thresholds
 from tallystick.web.serving import serve
 from tests.sandbox.stripe_billing import Business, business
+from tests.sandbox.stripe_stand import LIVE
 from tests.support.house import PATIENCE
+from workers.billing import billing_activities
 from workers.plugin import TallystickPlugin
 
 SNAPSHOTS, THIN = "whsec_snapshots", "whsec_thin"
@@ -73,6 +73,15 @@ class Post:
             await invoices.note(tx, seen, name, purpose="period", ordinal=1)
         return made.id
 
+    async def new_card(self, stripe_customer: str) -> None:
+        """Give the customer a card that works, and have it used from now on."""
+        card = await self.stripe.v1.payment_methods.attach_async(
+            "pm_card_visa", {"customer": stripe_customer}
+        )
+        await self.stripe.v1.customers.update_async(
+            stripe_customer, {"invoice_settings": {"default_payment_method": card.id}}
+        )
+
     async def settled(self) -> None:
         """Wait until every webhook was sent and every event has been applied."""
         await self.sent()
@@ -106,32 +115,17 @@ class Post:
             await temporal.get_workflow_handle(cycle_workflow_id(name)).terminate()
 
 
-def steps(ledger: Ledger, stripe: StripeClient, temporal: TemporalClient) -> list[Any]:
-    """Return the activities that a cycle needs which has nothing but events and unpaid invoices."""
-    events = StripeEventActivities(ledger, stripe, temporal, utc_now)
-    dunning = DunningActivities(ledger)
-    return [
-        AgendaActivities(ledger).read_agenda,
-        NoticeActivities(ledger, LogNotifier()).send_notices,
-        events.apply_stripe_events,
-        events.forward_events,
-        dunning.start_grace,
-        dunning.remind_of_payment,
-        dunning.suspend_service,
-        dunning.restore_service,
-    ]
-
-
 @asynccontextmanager
-async def working(
-    temporal: TemporalClient, ledger: Ledger, stripe: StripeClient
-) -> AsyncIterator[None]:
+async def working(temporal: TemporalClient, post: Post) -> AsyncIterator[None]:
     """Run a worker for cycles."""
-    async with Worker(
-        temporal,
-        task_queue=TASK_QUEUE,
-        activities=steps(ledger, stripe, temporal),
-        plugins=[TallystickPlugin()],
+    where = Endpoints(
+        SecretStr("none"), None, SecretStr(LIVE), post.shop.stand.url, None, frozenset()
+    )
+    async with (
+        billing_activities(post.ledger, temporal, where, Settings()) as activities,
+        Worker(
+            temporal, task_queue=TASK_QUEUE, activities=activities, plugins=[TallystickPlugin()]
+        ),
     ):
         yield
 

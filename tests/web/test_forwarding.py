@@ -29,7 +29,7 @@ async def post(
 ) -> AsyncIterator[Post]:
     async with (
         open_post(ledger, temporal_server.address) as post,
-        working(temporal, ledger, post.stripe),
+        working(temporal, post),
     ):
         yield post
         await post.end_cycle()
@@ -150,7 +150,7 @@ async def test_while_temporal_is_away_events_wait_and_are_acknowledged(ledger: L
             server = await start_temporal(Path(folder), port=port, ui_port=None)
             try:
                 temporal = await connect_temporal(server.address)
-                async with working(temporal, ledger, post.stripe):
+                async with working(temporal, post):
                     await post.settled()
                     assert (await post.row(invoice_id)).status == "paid"
                     await post.end_cycle()
