@@ -74,6 +74,8 @@ class BatchJob(SQLModel, table=True):
     caller_metadata: dict[str, str] | None = document(default=None)
     created_at: datetime = instant(sa_column_kwargs=NOW)
     admitted_at: datetime | None = instant(default=None)
+    highest_charge_nano_usd: int | None = count(default=None)
+    """The most that it may be charged, by the terms it was admitted under."""
     cancelled_at: datetime | None = instant(default=None)
     """When somebody asked for it to be cancelled."""
     finished_at: datetime | None = instant(default=None)
@@ -121,6 +123,9 @@ class BatchShard(SQLModel, table=True):
     shard: int = Field(primary_key=True)
     state: ShardState = Field(default=ShardState.PLANNED, sa_type=Text)
     items: int
+    first_number: int
+    last_number: int
+    """All of its items are in this range; there may be others in it that are not."""
     planned_at: datetime = instant()
     sent_at: datetime | None = instant(default=None)
     lost_at: datetime | None = instant(default=None)
@@ -143,6 +148,8 @@ class BatchShard(SQLModel, table=True):
     canceled: int = 0
     cost_usd: Decimal = Field(default=Decimal(0), sa_type=Numeric)
     charge_nano_usd: int = count(default=0)
+    saved_nano_usd: int = count(default=0)
+    """What the same usage would have been charged more outside a batch."""
     trouble: str | None = None
 
 
@@ -156,8 +163,8 @@ class BatchTry(SQLModel, table=True):
     __tablename__ = "batch_tries"  # pyright: ignore[reportAssignmentType]
 
     job_id: str = Field(primary_key=True)
-    shard: int = Field(primary_key=True)
     number: int = Field(primary_key=True)
+    shard: int = Field(primary_key=True)
     round: int
     attempt_id: int = count(foreign_key="attempts.attempt_id", unique=True)
 
