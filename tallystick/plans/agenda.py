@@ -315,7 +315,8 @@ def _of_grace(
                 words=f"remind of {invoice.amount} on invoice {invoice.invoice_id}",
                 steps=("remind_of_payment",),
             )
-    if view.suspended_by is None:
+    # Once for each invoice: an operator who lets the customer on in spite of it has decided.
+    if view.suspended_by is None and suspension_key(invoice.invoice_id) not in view.told:
         yield Due(
             kind="suspend",
             at=end,

@@ -15,6 +15,7 @@ from tallystick.plans.agenda import (
     agenda,
     grace_key,
     reminder_key,
+    suspension_key,
 )
 
 ANCHOR = datetime(2027, 1, 31, tzinfo=UTC)
@@ -112,6 +113,12 @@ def test_a_failed_payment_is_told_then_reminded_of_then_stops_service() -> None:
     assert [due.at - NOW for due in reminders] == [timedelta(days=1), timedelta(days=2)]
     reminded = replace(told, told=told.told | {reminder_key("in_1", 1)})
     assert [d.subject for d in agenda(reminded, NOW).dues if d.kind == "reminder"] == ["in_1:2"]
+
+
+def test_an_operator_who_lets_a_customer_on_is_not_overruled() -> None:
+    told = frozenset({grace_key("in_1"), suspension_key("in_1")})
+    view = replace(VIEW, invoices=(FAILED,), told=told)
+    assert _line(view, "suspend", datetime(2027, 2, 20, tzinfo=UTC)) is None
 
 
 def test_reminders_that_were_missed_are_not_sent_after_grace() -> None:
