@@ -6,22 +6,20 @@ by `tallystick.pricing` and `tallystick.plans`; this module only carries rows to
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from temporalio import activity
 
 from activities.failures import failure
-from tallystick.contracts import BillLine, RecordedUsage, RecordOrder, RequestKey
+from activities.reply_columns import bill_reply
+from tallystick.contracts import RecordedUsage, RecordOrder, RequestKey
 from tallystick.errors import LEDGER_UNAVAILABLE
 from tallystick.insight import ConversationSoFar, Turn, warnings_for
 from tallystick.ledger import attempts, prepaid, reservations, terms, turns, usage
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
 from tallystick.ledger.tables import Attempt
 from tallystick.ledger.terms import TermsInForce
-from tallystick.metering import meter_values
-from tallystick.plans import charge, typical_costs
-from tallystick.pricing import TOKEN_KINDS, Rating, TokenCounts, TokenKind, explain, rate
-from tallystick.pricing.evidence import evidence
+from tallystick.pricing import Rating, rate
 
 
 class LedgerActivities:
@@ -112,45 +110,25 @@ def _new_record(
 ) -> usage.NewRecord:
     """Work out the row: what Claude served, what it cost, what the customer pays."""
     assert attempt.reply is not None  # noqa: S101 - the caller looked
-    known = rating.cost_usd is not None
-    charged = charge(rating.lines, agreed.terms) if known else None
-    # What is billed; a reply that is not billed keeps its counts in the evidence alone.
-    billed = TokenCounts() if rating.status == "not_billed" else rating.tokens
-    tokens = billed.by_kind()
+    billed = bill_reply(attempt.reply, rating, agreed, asked_model=attempt.model)
     turn = Turn(
         request_id=order.key.request_id,
         conversation_id=attempt.conversation_id,
         served_at=rating.at,
-        model=attempt.reply.get("model") or attempt.model,
-        tokens=billed,
+        model=billed.model,
+        tokens=billed.tokens,
         lines=rating.lines,
         cost_usd=rating.cost_usd,
-        charge_usd=charged.usd if charged else None,
+        charge_usd=billed.charged.usd if billed.charged else None,
     )
     columns: dict[str, Any] = {
         "fingerprint": attempt.fingerprint,
         "conversation_id": attempt.conversation_id,
         "served_at": attempt.finished_at,
-        "model": turn.model,
         "message_id": attempt.message_id,
         "claude_request_id": attempt.claude_request_id,
-        "stop_reason": attempt.reply.get("stop_reason"),
-        "partial": rating.partial,
         "prompt_chars": attempt.prompt_chars,
-        "response_chars": response_chars(attempt),
-        **{f"{kind}_tokens": tokens[kind] for kind in TOKEN_KINDS},
-        "web_searches": tokens[TokenKind.WEB_SEARCH],
-        "evidence": evidence(attempt.reply),
-        "status": rating.status if rating.status in ("priced", "not_billed") else "unpriced",
-        "reason": rating.reason,
-        "price_book": rating.book_version,
-        "plan": agreed.plan,
-        "plan_valid_from": agreed.plan_from,
-        "customer_terms_from": agreed.own_from,
-        "cost_usd": rating.cost_usd,
-        "charge_nano_usd": charged.nano_usd if charged else None,
-        "lines": [_as_json(line) for line in rating.lines],
-        "explanation": _explanation(rating, turn.model, agreed),
+        **billed.columns,
         "warnings": [*order.warnings, *warnings_for(turn, so_far)],
         "caller_metadata": order.metadata,
     }
@@ -158,28 +136,5 @@ def _new_record(
         key=order.key,
         attempt_id=order.attempt_id,
         columns=columns,
-        # Without a price there is nothing to tell Stripe yet; the events follow with the price.
-        meter_values=meter_values(charged.nano_usd, tokens) if charged else [],
+        meter_values=billed.meter_values,
     )
-
-
-def _explanation(rating: Rating, model: str, agreed: TermsInForce) -> str:
-    said = explain(rating)
-    if rating.status != "priced":
-        return said
-    return f"{said} {typical_costs(model, rating.at, agreed.terms)}".rstrip()
-
-
-def _as_json(line: BillLine) -> dict[str, object]:
-    return line.model_dump(mode="json")
-
-
-def response_chars(attempt: Attempt) -> int:
-    """Return the length of the reply: the characters of its text blocks.
-
-    A reply of an unknown shape has none; it is recorded all the same, without a price.
-    """
-    content = (attempt.reply or {}).get("content")
-    blocks = cast("list[object]", content) if isinstance(content, list) else []
-    texts = [cast("dict[str, Any]", b).get("text") for b in blocks if isinstance(b, dict)]
-    return sum(len(text) for text in texts if isinstance(text, str))
