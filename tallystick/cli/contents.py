@@ -27,6 +27,7 @@ CONTENTS = {
     "conversation": ("insight", "Show a conversation turn by turn."),
     "explain": ("insight", "Explain why a customer's period cost more or less than another."),
     "stuck": ("ledger", "Show everything that waits: calls, prices, meter events."),
+    "event": ("events", "Retry or skip events from Stripe that are parked."),
     "ledger": ("ledger", "The ledger's records."),
     "prices": ("prices", "The price book."),
     "rate": ("prices", "Rate replies from outside, one JSON object a line."),

@@ -32,6 +32,8 @@ from tallystick.stripe_events import (
 
 NO_CONCERN = "nothing here depends on events of this type"
 NO_CUSTOMER = "it concerns no customer of ours"
+UNREADABLE = "unknown"
+"""Type and form of an event that could not be read."""
 
 _COLUMNS = (
     col(StripeEvent.event_id),
@@ -84,8 +86,8 @@ async def park_unreadable(tx: Transaction, error: UnreadableEventError, at: date
     """Keep that something came which cannot be read, and tell operators of it, once."""
     row = {
         "event_id": error.event_id,
-        "type": "unknown",
-        "form": "unknown",
+        "type": UNREADABLE,
+        "form": UNREADABLE,
         "created_at": at,
         "received_at": at,
     }
@@ -109,6 +111,31 @@ async def park(
             facts={"event_id": event_id, "reason": reason},
             at=at,
         )
+
+
+async def retry_parked(tx: Transaction, event_id: str) -> bool:
+    """Let a parked event wait again; False where none is parked, or it could not be read."""
+    return await _unpark(
+        tx, event_id, col(StripeEvent.type) != UNREADABLE, forwarded_at=None, reason=None
+    )
+
+
+async def skip_parked(tx: Transaction, event_id: str, reason: str, at: datetime) -> bool:
+    """Be done with a parked event and keep why; False where none is parked."""
+    return await _unpark(tx, event_id, applied_at=at, reason=f"skipped: {reason}")
+
+
+async def _unpark(
+    tx: Transaction, event_id: str, *only: ColumnElement[bool], **values: Any
+) -> bool:
+    statement = (
+        update(StripeEvent)
+        .where(
+            col(StripeEvent.event_id) == event_id, col(StripeEvent.parked_at).is_not(None), *only
+        )
+        .values(parked_at=None, **values)
+    )
+    return (await tx.execute(statement)).rowcount > 0
 
 
 async def assign(

@@ -20,6 +20,8 @@ from tallystick.ledger.database import LedgerUnavailableError
 
 log = logging.getLogger("tallystick.web")
 
+LINGER = 0.2
+"""Seconds from the first wake to the round: one change at Stripe is several events, one signal."""
 PAUSE = 5.0
 """Seconds until the next try, after Temporal or PostgreSQL did not answer."""
 
@@ -56,6 +58,7 @@ class BackgroundForwarder:
     async def _run(self) -> None:
         while True:
             await self._news.wait()
+            await asyncio.sleep(LINGER)
             self._news.clear()
             try:
                 if self._client is None:

@@ -12,6 +12,7 @@ from tallystick.embedded import embedded_postgres, kill_postgres, restart_postgr
 from tallystick.ledger import inbox, setup
 from tallystick.ledger.database import Ledger
 from tallystick.stripe_events import Form, UnreadableEventError, read_event
+from tests.cli.shell import Shell
 from tests.support.house import PATIENCE
 from tests.web.conftest import NEW, NOW, OLD, Door, invoice_event, open_door
 
@@ -115,6 +116,26 @@ async def test_what_cannot_be_read_is_parked_for_a_person_once(door: Door) -> No
     assert health["why"] == ["2 events are parked; `tallystick stuck` says why"]
     assert health["inbox"] == {"waiting": 0, "oldest_seconds": 0, "parked": 2}
     assert 'tallystick_inbox_events{state="parked"} 2\n' in await door.metrics()
+
+
+async def test_a_person_retries_what_is_parked_or_skips_it_with_a_reason(
+    door: Door, database_url: str, tmp_path: Path
+) -> None:
+    shell = Shell(tmp_path / "home", DATABASE_URL=database_url)
+    await door.deliver(invoice_event("evt_refused"))
+    await door.deliver(invoice_event("evt_unreadable", data={}))
+    async with door.ledger.begin() as tx:
+        await inbox.park(tx, ["evt_refused"], None, "Stripe refused", NOW)
+    await shell("event", "retry", "evt_refused")
+    told = await shell.attempt("event", "retry", "evt_unreadable")
+    assert told.error == "EVENT: no event 'evt_unreadable' is parked that could be read"
+    await shell("event", "skip", "evt_unreadable", "seen in the dashboard")
+    refused, unreadable = await door.events()
+    assert (refused.parked_at, refused.reason, refused.applied_at) == (None, None, None)
+    assert (unreadable.parked_at, unreadable.reason) == (None, "skipped: seen in the dashboard")
+    assert unreadable.applied_at is not None
+    told = await shell.attempt("event", "skip", "evt_refused", "again")
+    assert told.error == "EVENT: no event 'evt_refused' is parked"
 
 
 async def test_health_alerts_over_its_thresholds(door: Door) -> None:
