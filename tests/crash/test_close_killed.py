@@ -38,9 +38,7 @@ from tallystick.settings import Settings
 from tallystick.temporal import connect_temporal
 from tests.support.house import PATIENCE, Control
 
-PLAN = PlanTerms.read(
-    {"model": "hybrid", "markup": "0.2", "base_fee_usd": "20", "allowance": {"usd": "0.1"}}
-)
+PLAN = PlanTerms.read({"model": "pass-through", "markup": "0.2", "commitment_usd": "5"})
 CLOSING = 600.0
 """Real seconds for the whole close: each killed worker is noticed after 15."""
 
@@ -147,10 +145,10 @@ async def _open(stripe: StripeClient, ledger: Ledger, anchor: datetime) -> None:
     )
     async with ledger.begin() as tx:
         began = datetime(2026, 1, 1, tzinfo=UTC)
-        await customers.add_plan(tx, PlanInForce("mix", began, PLAN.model_dump(mode="json")))
+        await customers.add_plan(tx, PlanInForce("agreed", began, PLAN.model_dump(mode="json")))
         await customers.add(
             tx,
-            Customer(customer_id="acme", name="Acme", plan="mix", stripe_customer_id=stripe_id),
+            Customer(customer_id="acme", name="Acme", plan="agreed", stripe_customer_id=stripe_id),
         )
         await accounts.open_account(tx, "acme", anchor, "UTC", anchor)
 
@@ -172,15 +170,16 @@ async def _check(ledger: Ledger, stripe: StripeClient) -> None:
         told = list(await tx.scalars(select(col(Notice.kind))))
         stored = await statements.get(tx, "acme", 1)
         collected_by = await invoices.of_period(tx, "acme", 1)
-    assert sorted(numbers) == [0, 1]
+    assert numbers == [1]
     assert stored is not None
     (invoice,) = collected_by
     lines = (await stripe.v1.invoices.line_items.list_async(invoice.stripe_invoice_id)).data
-    # The overage as our item, the next base fee as Stripe's own line; each once, to the cent.
+    # Usage as Stripe's own metered line, what is missing to $5 as our item; each once, to the cent.
     wanted = sorted(line.amount_cents for line in stored.statement.lines if line.amount_cents)
     assert sorted(line.amount for line in lines) == wanted
     assert len(wanted) == 2
     assert stored.statement.usage_usd > Decimal("0.5")
+    assert stored.statement.due_usd == 5
     assert invoice.status == "paid"
     assert invoice.amount_paid_cents == stored.statement.due_cents
     assert len(items) == len(set(items))
