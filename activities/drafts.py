@@ -104,6 +104,8 @@ def _why_none_will_come(of: StripePeriod) -> str | None:
         return "no subscription collects for the account"
     if of.began is not None and of.began >= of.period.end:
         return "the subscription began after the period"
+    if of.ends_between_boundaries and of.ended is None:
+        return "Stripe makes the last invoice when the subscription is cancelled"
     if of.ended is not None and not is_metered(of):
         return "the subscription has ended, and had nothing to collect afterwards"
     return None

@@ -98,7 +98,7 @@ def without_money(invoice: Invoice) -> str | None:
         return None
     if elsewhere > 0:
         return "it was marked as paid outside Stripe"
-    if (invoice.ending_balance or 0) > invoice.starting_balance:
+    if (invoice.ending_balance or 0) > 0:
         return "it is below the least that Stripe charges, and is owed with the next invoice"
     return "the customer's credit balance at Stripe paid it"
 

@@ -73,6 +73,7 @@ CLOSE = (
 )
 CLOSE_PREPAID = ("close_books", "settle_period", "finish_period", "open_subscription")
 END = (
+    "hold_draft",
     "close_books",
     "verify_metering",
     "settle_period",
@@ -231,11 +232,14 @@ class Books(Account):
     async def known(self) -> list[Invoice]:
         return await self._rows(Invoice, Invoice.created_at)
 
+    async def all_notices(self) -> list[Notice]:
+        return await self._rows(Notice, Notice.notice_id)
+
     async def notices(self) -> list[str]:
-        return [notice.kind for notice in await self._rows(Notice, Notice.notice_id)]
+        return [notice.kind for notice in await self.all_notices()]
 
     async def notice(self, kind: str) -> Notice:
-        (found,) = [n for n in await self._rows(Notice, Notice.notice_id) if n.kind == kind]
+        (found,) = [notice for notice in await self.all_notices() if notice.kind == kind]
         return found
 
     async def _rows(self, table: type[SQLModel], by: Any) -> list[Any]:
