@@ -139,7 +139,7 @@ async def _ask(stage: Stage, customer_id: str, number: int) -> None:
         request_id=f"month-{number}",
         model="claude-opus-5",
         max_tokens=400,
-        messages=[{"role": "user", "content": f"{number} ".ljust(PROMPT_CHARS, "tally ")}],
+        messages=[{"role": "user", "content": f"{number} " + "tally " * (PROMPT_CHARS // 6)}],
     )
 
 
