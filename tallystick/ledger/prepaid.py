@@ -6,6 +6,7 @@ admission sees a request as reserved or as burnt. And since only the one who wri
 burns, repeating it moves nothing.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -42,6 +43,23 @@ async def record(tx: Transaction, new: NewRecord, agreed: PlanTerms) -> Burnt:
     held = await wallet.burn_usage(tx, account, recorded.record)
     news = await balance_watch.look(tx, account, held, recorded.record.billed_at, agreed)
     return Burnt(recorded, news)
+
+
+async def burn_batch(
+    tx: Transaction,
+    account: BillingAccount,
+    charges: Iterable[tuple[int, int]],
+    agreed: PlanTerms,
+    billed_at: datetime,
+    *,
+    used_at: datetime,
+) -> bool:
+    """Burn the charges of a batch's records, (usage record id, nano-USD) each; tells of news.
+
+    The caller holds the account locked and has just written the records.
+    """
+    held = await wallet.burn_usages(tx, account, charges, billed_at, used_at=used_at)
+    return await balance_watch.look(tx, account, held, billed_at, agreed)
 
 
 async def adjust(

@@ -11,6 +11,7 @@ the open one began. The movements of a closed period never change, and what burn
 what its statement charges.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -229,6 +230,25 @@ async def burn_usage(tx: Transaction, account: BillingAccount, record: UsageReco
     return await moving.put_back(tx)
 
 
+async def burn_usages(
+    tx: Transaction,
+    account: BillingAccount,
+    charges: Iterable[tuple[int, int]],
+    billed_at: datetime,
+    *,
+    used_at: datetime,
+) -> Holdings:
+    """Burn what records just written are charged, (usage record id, nano-USD) each, in turn.
+
+    For a batch, all of which was used at one instant and is billed at one.
+    """
+    moving = await _take(tx, account)
+    for usage_record_id, nano_usd in charges:
+        moving.reason = {"usage_record_id": usage_record_id, "adjustment_id": None}
+        moving.burn(EntryKind.USAGE, nano_usd, billed_at, used_at=used_at)
+    return await moving.put_back(tx)
+
+
 async def burn_adjustment(
     tx: Transaction, account: BillingAccount, adjustment_id: int, nano_usd: int, billed_at: datetime
 ) -> Holdings:
@@ -335,17 +355,17 @@ async def _take(
 
 
 class _Moving:
-    """A wallet while it is moved for one reason: what it holds by now, and its new entries.
+    """A wallet while it is moved: what it holds by now, and its new entries.
 
-    `left` is what each grant has left, and None the overdraft.
+    `left` is what each grant has left, and None the overdraft; `reason` is what is moved for now.
     """
 
     def __init__(self, account: BillingAccount, held: Holdings, reason: dict[str, int | None]):
         self.held = held
         self.left: dict[int | None, int] = {None: held.overdraft_nano_usd}
         self.left |= {each.grant_id: each.remaining_nano_usd for each in held.grants}
+        self.reason = reason
         self._account = account
-        self._reason = reason
         self._entries: list[dict[str, Any]] = []
 
     def hold(self, row: Grant) -> int:
@@ -363,7 +383,7 @@ class _Moving:
 
     def burn(self, kind: EntryKind, nano_usd: int, at: datetime, *, used_at: datetime) -> None:
         """Burn what was used at an instant and is billed at another."""
-        for grant_id, share in split(self.held.grants, nano_usd, used_at):
+        for grant_id, share in split(self._open_grants(), nano_usd, used_at):
             self.move(kind, grant_id, -share, at)
 
     def move(self, kind: EntryKind, grant_id: int | None, nano_usd: int, at: datetime) -> None:
@@ -378,11 +398,18 @@ class _Moving:
                 "amount_nano_usd": nano_usd,
                 "remaining_nano_usd": self.left[grant_id],
                 "occurred_at": at,
-                **self._reason,
+                **self.reason,
             }
         )
         if kind in (EntryKind.USAGE, EntryKind.ADJUSTMENT):
             self._count(-nano_usd, at)
+
+    def _open_grants(self) -> tuple[OpenGrant, ...]:
+        return tuple(
+            replace(each, remaining_nano_usd=self.left[each.grant_id])
+            for each in self.held.grants
+            if self.left[each.grant_id]
+        )
 
     def _count(self, burnt_nano_usd: int, at: datetime) -> None:
         account = self._account
@@ -397,11 +424,7 @@ class _Moving:
 
     async def put_back(self, tx: Transaction) -> Holdings:
         """Write the entries and what they come to; returns what the wallet holds now."""
-        open_grants = tuple(
-            replace(each, remaining_nano_usd=self.left[each.grant_id])
-            for each in self.held.grants
-            if self.left[each.grant_id]
-        )
+        open_grants = self._open_grants()
         self.held = replace(self.held, grants=open_grants, overdraft_nano_usd=self.left[None])
         if self._entries:
             await tx.execute(_WRITE, self._entries)
