@@ -109,9 +109,7 @@ async def plan(
     job = await batches.get(tx, job_id, locked=True)
     if job is None or job.cancelled_at is not None:
         return None
-    # A plan by hashes or merges would read the whole ledger for each shard of a large job.
-    await tx.execute(text("SET LOCAL enable_hashjoin = off"))
-    await tx.execute(text("SET LOCAL enable_mergejoin = off"))
+    await by_index(tx)
     parameters = {
         "job_id": job_id,
         "start": start,
@@ -121,6 +119,16 @@ async def plan(
     }
     shard = (await tx.execute(_PLAN, parameters)).scalar_one_or_none()
     return None if shard is None else await get(tx, job_id, shard)
+
+
+async def by_index(tx: Transaction) -> None:
+    """Have the transaction's joins look rows up one by one.
+
+    PostgreSQL knows nothing of tables that were filled a moment ago, and would rather read all of
+    the ledger than look up a thousand rows in it.
+    """
+    await tx.execute(text("SET LOCAL enable_hashjoin = off"))
+    await tx.execute(text("SET LOCAL enable_mergejoin = off"))
 
 
 async def bodies(tx: Transaction, shard: BatchShard) -> AsyncGenerator[tuple[int, str], None]:
@@ -274,8 +282,13 @@ async def refuse(tx: Transaction, shard: BatchShard, at: datetime, row: Failure,
     if refused:
         await _end_attempts(tx, shard, Outcome.FAILED, at=at, error_type=row.type, why=why)
         await tx.execute(
-            _REFUSE_ITEMS, {**_of(shard), "error_type": row.type, "error_message": why}
+            _REFUSE_ITEMS, {**range_of(shard), "error_type": row.type, "error_message": why}
         )
+
+
+async def change(tx: Transaction, shard: BatchShard, **values: object) -> None:
+    """Write columns of a shard whose row the caller has locked."""
+    await _move(tx, shard, list(ShardState), **values)
 
 
 async def _move(
@@ -321,9 +334,10 @@ async def _end_attempts(
     why: str,
 ) -> None:
     ended = {"outcome": outcome, "at": at, "error_type": error_type, "error_message": why}
-    await tx.execute(_END_ATTEMPTS, {**_of(shard), **ended})
+    await tx.execute(_END_ATTEMPTS, {**range_of(shard), **ended})
 
 
-def _of(shard: BatchShard) -> dict[str, object]:
+def range_of(shard: BatchShard) -> dict[str, object]:
+    """Return the parameters of statements about the tries of one shard."""
     names = ("job_id", "shard", "first_number", "last_number")
     return {name: getattr(shard, name) for name in names}
