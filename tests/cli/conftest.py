@@ -32,7 +32,7 @@ from tallystick.sandbox.stripe import create_stripe_app
 from tallystick.services import Endpoints
 from tallystick.settings import Settings
 from tests.cli.shell import SECRET, Shell, until_said
-from tests.support.house import Control
+from tests.support.house import PATIENCE, Control
 
 _numbers = itertools.count(1)
 
@@ -122,7 +122,9 @@ async def production(
         ledger = Ledger(database_url, pool_size=1)
         stack.push_async_callback(ledger.close)
         stripe = await stack.enter_async_context(stripe_client(where, Settings()))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=stripe_url))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=stripe_url, timeout=PATIENCE)
+        )
         asking = await Client.connect(temporal.address)
         yield Production(shell, asking, ledger, stripe, Control(http))
 

@@ -192,8 +192,8 @@ async def drill(home: Path) -> AsyncIterator[Drill]:
         settings = Settings(home=home)
         async with (
             local_stack(settings) as stack,
-            httpx.AsyncClient(base_url=stack.claude_url or "") as claude,
-            httpx.AsyncClient(base_url=stack.stripe_url or "") as stripe,
+            httpx.AsyncClient(base_url=stack.claude_url or "", timeout=PATIENCE) as claude,
+            httpx.AsyncClient(base_url=stack.stripe_url or "", timeout=PATIENCE) as stripe,
         ):
             await _add_customers(stack, settings)
             stops = await Stops.install(stack.database_url)

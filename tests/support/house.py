@@ -169,8 +169,8 @@ async def open_house(
     async with (
         serve(create_claude_app()) as claude_url,
         serve(contract) as stripe_url,
-        httpx.AsyncClient(base_url=claude_url) as claude,
-        httpx.AsyncClient(base_url=stripe_url) as stripe,
+        httpx.AsyncClient(base_url=claude_url, timeout=PATIENCE) as claude,
+        httpx.AsyncClient(base_url=stripe_url, timeout=PATIENCE) as stripe,
     ):
         where = Endpoints(
             anthropic_api_key=SecretStr(SANDBOX_CLAUDE_KEY),
