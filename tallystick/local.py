@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import httpx
+
 from tallystick.devnote import DevNote, began
 from tallystick.embedded import (
     EmbeddedError,
@@ -28,7 +30,15 @@ from tallystick.embedded import (
 )
 from tallystick.ledger.setup import prepare
 from tallystick.services import Endpoints, endpoints_at
-from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, Settings
+from tallystick.settings import (
+    SANDBOX_CLAUDE_KEY,
+    SANDBOX_STRIPE_KEY,
+    SANDBOX_WEBHOOK_SECRET,
+    Settings,
+)
+
+START_PATIENCE = 60.0
+"""Seconds for the web process to answer."""
 
 
 @dataclass
@@ -46,6 +56,7 @@ class LocalStack:
     environment: Mapping[str, str]
     """What a process needs to find all of it."""
     workers: list[Process] = field(default_factory=list[Process])
+    web: Process | None = None
 
     async def start_worker(self, *, role: str = "all", **environment: str) -> Process:
         """Start one worker process; its log is `worker.log` in the home folder."""
@@ -55,6 +66,28 @@ class LocalStack:
             )
         self.workers.append(process)
         return process
+
+    async def start_web(self) -> str:
+        """Start the web process, and have a Stripe that stands in send its webhooks there.
+
+        Returns its address; its log is `web.log` in the home folder.
+        """
+        address = f"http://127.0.0.1:{(port := free_port())}"
+        with (self.home / "web.log").open("ab") as log:
+            process = await _spawn(
+                "tallystick.web", "--port", str(port), log=log, env=self.environment
+            )
+        self.web = process
+        async with httpx.AsyncClient() as http:
+            await _until_answering(http, f"{address}/health", process, self.home / "web.log")
+            if self.stripe_url is not None:
+                webhook = {
+                    "url": f"{address}/webhooks/stripe",
+                    "secret": SANDBOX_WEBHOOK_SECRET,
+                }
+                told = await http.post(f"{self.stripe_url}/_sandbox/webhooks", json=webhook)
+                told.raise_for_status()
+        return address
 
     async def kill_worker(self, process: Process) -> None:
         """End a worker without warning, as a crash would."""
@@ -126,7 +159,7 @@ async def local_stack(
         local.environment = _environment(settings, local, wanted)
         if "stripe" in wanted:
             await _prepare_stripe(settings, local)
-        stack.push_async_callback(_stop_workers, local)
+        stack.push_async_callback(_stop_processes, local)
         yield local
 
 
@@ -173,6 +206,7 @@ def _environment(
         environment["STRIPE_API_KEY"] = SANDBOX_STRIPE_KEY
         environment["STRIPE_API_BASE"] = local.stripe_url or ""
         environment["STRIPE_METER_EVENTS_BASE"] = local.stripe_url or ""
+        environment["STRIPE_WEBHOOK_SECRET"] = SANDBOX_WEBHOOK_SECRET
     return environment
 
 
@@ -194,5 +228,18 @@ async def _spawn(
     )  # fmt: skip
 
 
-async def _stop_workers(local: LocalStack) -> None:
-    await asyncio.gather(*(stop_process(worker, patience=90) for worker in local.workers))
+async def _until_answering(http: httpx.AsyncClient, url: str, process: Process, log: Path) -> None:
+    async with asyncio.timeout(START_PATIENCE):
+        while process.returncode is None:
+            try:
+                await http.get(url)
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+    raise EmbeddedError(f"the web process did not start; its log is {log}")
+
+
+async def _stop_processes(local: LocalStack) -> None:
+    running = [*local.workers, *([local.web] if local.web else [])]
+    await asyncio.gather(*(stop_process(process, patience=90) for process in running))

@@ -20,7 +20,7 @@ from activities.stripe_catalog import create_customer
 from activities.waking import wake
 from tallystick.contracts import News
 from tallystick.errors import TallystickError
-from tallystick.ledger import accounts, customers, invoices, statements, wallet
+from tallystick.ledger import accounts, customers, inbox, invoices, statements, wallet
 from tallystick.ledger.account_tables import GrantKind, Invoice
 from tallystick.ledger.customers import PlanInForce
 from tallystick.ledger.tables import Customer, MeterEvent
@@ -85,6 +85,7 @@ async def run(stage: Stage) -> list[Closed]:
         TallystickError: when the worker ends by itself, or metering does not come to an end.
     """
     err.print("three customers, one per billing model, use Claude for a month (in virtual time)")
+    await stage.local.start_web()
     name = uuid.uuid4().hex[:8]
     ids = [f"{customer}-{name}" for customer in CUSTOMERS]
     anchor = datetime.now(UTC).replace(microsecond=0)
@@ -94,7 +95,7 @@ async def run(stage: Stage) -> list[Closed]:
     await _until_metered(stage, ids)
     assert stage.local.stripe_url is not None
     async with httpx.AsyncClient(base_url=stage.local.stripe_url, timeout=60) as stripe:
-        time = VirtualTime(stage.temporal, stripe, ids)
+        time = VirtualTime(stage.temporal, stripe, ids, quiet=lambda: _inbox_is_empty(stage))
         await time.to(billing_period(anchor, "UTC", 1).end + timedelta(hours=1))
     return [await _closed(stage, customer_id) for customer_id in ids]
 
@@ -141,6 +142,11 @@ async def _ask(stage: Stage, customer_id: str, number: int) -> None:
         max_tokens=400,
         messages=[{"role": "user", "content": f"{number} " + "tally " * (PROMPT_CHARS // 6)}],
     )
+
+
+async def _inbox_is_empty(stage: Stage) -> bool:
+    async with stage.ledger.begin() as tx:
+        return (await inbox.depth(tx)).waiting == 0
 
 
 async def _until_metered(stage: Stage, ids: list[str]) -> None:

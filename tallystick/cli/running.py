@@ -92,8 +92,9 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
         for _ in range(workers):
             await local.start_worker()
         await ensure_schedules(await connect_temporal(local.temporal.address))
+        web = await local.start_web() if "stripe" in local.sandboxed else None
         local.leave_note()
-        _introduce(local)
+        _introduce(local, web)
         watching = [asyncio.create_task(process.wait()) for process in local.workers]
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([*watching, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -104,12 +105,13 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
         note("stopping")
 
 
-def _introduce(local: LocalStack) -> None:
+def _introduce(local: LocalStack, web: str | None) -> None:
     if local.sandboxed:
         names = " and ".join(sorted(name.capitalize() for name in local.sandboxed))
         note(f"the sandbox stands in for {names}: no keys are used, nothing is charged")
     note(f"Temporal    {local.temporal.address}")
     note(f"Web UI      {local.temporal.ui_url}")
+    note(f"webhooks    {web or 'run `tallystick web`, with STRIPE_WEBHOOK_SECRET set'}")
     # An address that we were given may hold a password.
     given = get_settings().database_url is not None
     note(f"PostgreSQL  {'where DATABASE_URL says' if given else local.database_url}")
