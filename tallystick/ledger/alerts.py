@@ -40,19 +40,21 @@ class Passed:
     unit: str = "USD"
 
 
+_REMEMBER = (
+    insert(Alert)
+    .on_conflict_do_nothing()
+    .returning(
+        col(Alert.customer_id), col(Alert.period_start), col(Alert.subject), col(Alert.percent)
+    )
+)
+
+
 async def tell(tx: Transaction, passed: Collection[Passed], at: datetime) -> set[str]:
     """Tell customers what they have passed; returns those to whom it was news."""
     if not passed:
         return set()
-    statement = (
-        insert(Alert)
-        .values([{**each.key._asdict(), "passed_at": at} for each in passed])
-        .on_conflict_do_nothing()
-        .returning(
-            col(Alert.customer_id), col(Alert.period_start), col(Alert.subject), col(Alert.percent)
-        )
-    )
-    first_told = {tuple(row) for row in await tx.execute(statement)}
+    rows = [{**each.key._asdict(), "passed_at": at} for each in passed]
+    first_told = {tuple(row) for row in await tx.execute(_REMEMBER, rows)}
     news = [each for each in passed if each.key in first_told]
     for each in news:
         await raise_notice(
