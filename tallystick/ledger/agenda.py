@@ -6,7 +6,7 @@ not at all, so the agenda never mixes two states of an account.
 
 from datetime import datetime
 
-from sqlalchemy import func, select, text
+from sqlalchemy import any_, func, select
 from sqlmodel import col
 
 from tallystick.ledger import terms
@@ -18,9 +18,9 @@ from tallystick.ledger.account_tables import (
     Statement,
     StripeEvent,
     TopUp,
-    WalletEntry,
+    Wallet,
 )
-from tallystick.ledger.database import Ledger, Transaction, entity
+from tallystick.ledger.database import Ledger, Transaction, entity, snapshot
 from tallystick.ledger.tables import Customer
 from tallystick.plans import PlanTerms
 from tallystick.plans.agenda import AccountBooks, AccountView, UnpaidInvoice
@@ -33,7 +33,7 @@ EVENTS_AT_ONCE = 5_000
 async def account_view(ledger: Ledger, customer_id: str, now: datetime) -> AccountView | None:
     """Return the customer's account as it stands at `now`, or None for an unknown customer."""
     async with ledger.begin() as tx:
-        await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        await snapshot(tx)
         standing = await terms.standing(tx, customer_id, now)
         if standing is None:
             return None
@@ -128,18 +128,13 @@ async def unpaid_invoices(tx: Transaction, customer_id: str) -> tuple[UnpaidInvo
 
 
 async def _next_expiry(tx: Transaction, customer_id: str) -> datetime | None:
-    remaining = (
-        select(col(WalletEntry.remaining_nano_usd))
+    statement = (
+        select(func.min(col(Grant.expires_at)))
+        .join(Wallet, col(Wallet.customer_id) == col(Grant.customer_id))
         .where(
-            col(WalletEntry.customer_id) == col(Grant.customer_id),
-            col(WalletEntry.grant_id) == col(Grant.grant_id),
+            col(Grant.customer_id) == customer_id,
+            col(Grant.grant_id) == any_(col(Wallet.open_grants)),
         )
-        .order_by(col(WalletEntry.wallet_entry_id).desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    statement = select(func.min(col(Grant.expires_at))).where(
-        col(Grant.customer_id) == customer_id, remaining > 0
     )
     return (await tx.execute(statement)).scalar_one()
 

@@ -97,7 +97,12 @@ async def lock(tx: Transaction, customer_id: str) -> Customer:
     Raises:
         NoResultFound: when there is no such customer.
     """
-    statement = select(Customer).where(col(Customer.customer_id) == customer_id).with_for_update()
+    # Short of the key: rows that refer to the customer can still be written meanwhile.
+    statement = (
+        select(Customer)
+        .where(col(Customer.customer_id) == customer_id)
+        .with_for_update(key_share=True)
+    )
     return entity(Customer, (await tx.execute(statement)).one())
 
 
