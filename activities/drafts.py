@@ -14,7 +14,7 @@ from stripe import Invoice, StripeClient
 
 from activities.stripe_calls import stripe_calls
 from activities.stripe_invoices import MARK_CUSTOMER, MARK_PERIOD, marks_of, seen
-from activities.stripe_periods import StripePeriod, current_period, invoice_of
+from activities.stripe_periods import StripePeriod, current_period, invoice_of, is_metered
 from activities.transactions import transaction
 from tallystick.contracts import StepResult
 from tallystick.ledger import invoices
@@ -106,14 +106,6 @@ def _why_none_will_come(of: StripePeriod) -> str | None:
         return "the subscription began after the period"
     if of.ends_between_boundaries and of.ended is None:
         return "Stripe makes the last invoice when the subscription is cancelled"
-    if of.ended is not None and not is_metered(of):
+    if of.ended is not None and not is_metered(of.subscription):
         return "the subscription has ended, and had nothing to collect afterwards"
     return None
-
-
-def is_metered(of: StripePeriod) -> bool:
-    """Tell whether the subscription collects what meters count, after use."""
-    return of.subscription is not None and any(
-        item.price.recurring is not None and item.price.recurring.usage_type == "metered"
-        for item in of.subscription.items.data
-    )

@@ -33,10 +33,10 @@ from activities.stripe_invoices import (
     marked,
     seen,
 )
-from activities.stripe_periods import StripePeriod, invoice_of, numbered_period
+from activities.stripe_periods import StripePeriod, agreed_at, invoice_of, numbered_period
 from activities.transactions import transaction
 from tallystick.contracts import StepOrder, StepResult
-from tallystick.ledger import accounts, agenda, invoices, terms
+from tallystick.ledger import accounts, agenda, invoices
 from tallystick.ledger.database import Ledger, Transaction
 from tallystick.ledger.invoices import Collection
 from tallystick.ledger.notices import raise_notice
@@ -177,11 +177,9 @@ class InvoicingActivities:
 
     async def _our_own(self, of: StripePeriod, collection: Collection, now: datetime) -> Invoice:
         """Return an invoice of ours for what no draft of Stripe's can take any more."""
-        async with transaction(self._ledger) as tx:
-            # The terms of the period itself, which end with it.
-            at = of.period.end - timedelta(microseconds=1)
-            standing = await terms.standing(tx, of.customer_id, at)
-        assert standing is not None and standing.agreed is not None  # noqa: S101, PT018 - an account has both
+        # The terms of the period itself, which end with it.
+        at = of.period.end - timedelta(microseconds=1)
+        agreed = await agreed_at(self._ledger, of.customer_id, at)
         with stripe_calls():
             invoice = await ensure_invoice(
                 self._client,
@@ -189,7 +187,7 @@ class InvoicingActivities:
                 marks=_of_ours(of, collection),
                 key=f"statement-{collection.statement_id}-invoice",
                 since=of.period.end,
-                terms_days=standing.agreed.terms.payment_terms_days,
+                terms_days=agreed.terms.payment_terms_days,
                 description=f"Statement {of.ordinal}",
             )
         await self._note(of, invoice, now)

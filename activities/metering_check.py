@@ -16,9 +16,13 @@ from datetime import UTC, datetime, timedelta
 from stripe import StripeClient
 from temporalio import activity
 
-from activities.drafts import is_metered
 from activities.stripe_calls import stripe_calls
-from activities.stripe_periods import COLLECTION_CUT_OFF, StripePeriod, numbered_period
+from activities.stripe_periods import (
+    COLLECTION_CUT_OFF,
+    StripePeriod,
+    is_metered,
+    numbered_period,
+)
 from activities.stripe_summaries import InexactSumError, MeterSummaries, UnknownMeterError
 from activities.transactions import transaction
 from tallystick.contracts import StepOrder, StepResult
@@ -53,7 +57,7 @@ class MeteringCheckActivities:
     async def verify_metering(self, order: StepOrder) -> StepResult:
         """Return when Stripe has counted the period's charges, the subject being its number."""
         of = await numbered_period(self._ledger, self._client, order)
-        if not is_metered(of):
+        if not is_metered(of.subscription):
             return StepResult(words="no price of the subscription is metered")
         async with transaction(self._ledger) as tx:
             outside = await outbox.withdraw_outside(

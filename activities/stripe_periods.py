@@ -16,9 +16,10 @@ from activities.stripe_invoices import instant
 from activities.transactions import transaction
 from tallystick.contracts import StepOrder
 from tallystick.errors import CUSTOMER_UNMAPPED
-from tallystick.ledger import accounts, customers
+from tallystick.ledger import accounts, customers, terms
 from tallystick.ledger.account_tables import BillingAccount
 from tallystick.ledger.database import Ledger
+from tallystick.ledger.terms import TermsInForce
 from tallystick.plans.periods import Period, billing_period, period_at
 
 ENDED = ("canceled", "incomplete_expired")
@@ -109,6 +110,22 @@ async def subscription_of(client: StripeClient, account: BillingAccount) -> Subs
             if error.code != "resource_missing":
                 raise
             return None
+
+
+def is_metered(subscription: Subscription | None) -> bool:
+    """Tell whether a subscription collects what meters count, after use."""
+    return subscription is not None and any(
+        item.price.recurring is not None and item.price.recurring.usage_type == "metered"
+        for item in subscription.items.data
+    )
+
+
+async def agreed_at(ledger: Ledger, customer_id: str, at: datetime) -> TermsInForce:
+    """Return the terms of a customer with an account, which always has some."""
+    async with transaction(ledger) as tx:
+        standing = await terms.standing(tx, customer_id, at)
+    assert standing is not None and standing.agreed is not None, "a plan without terms"  # noqa: S101, PT018
+    return standing.agreed
 
 
 def current_period(subscription: Subscription) -> Period:

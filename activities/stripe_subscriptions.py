@@ -21,38 +21,28 @@ from stripe import StripeClient, Subscription
 from temporalio import activity
 
 from activities.drafts import hold
+from activities.opening_fees import collect_opening_fees
 from activities.stripe_calls import stripe_calls
 from activities.stripe_catalog import base_price, metered_price
-from activities.stripe_invoices import (
-    MARK_CUSTOMER,
-    MARK_LINE,
-    MARK_STATEMENT,
-    add_item,
-    collection_terms,
-    ensure_invoice,
-    lines,
-    marks_of,
-    seen,
-)
+from activities.stripe_invoices import MARK_CUSTOMER, collection_terms, marks_of
 from activities.stripe_once import create_once
 from activities.stripe_periods import (
     ENDED,
     StripePeriod,
+    agreed_at,
     current_period,
+    is_metered,
     numbered_period,
     present_period,
 )
 from activities.transactions import transaction
 from tallystick.contracts import StepOrder, StepResult
-from tallystick.ledger import accounts, invoices, terms
-from tallystick.ledger.account_tables import BillingAccount
+from tallystick.ledger import accounts
 from tallystick.ledger.database import Ledger
-from tallystick.ledger.invoices import Collection, opening_lines
 from tallystick.ledger.notices import raise_notice
 from tallystick.ledger.terms import TermsInForce
 from tallystick.plans.periods import Period, billing_period, period_at
 
-MARK_OPENING = "tallystick_opening"
 MARK_FIRST_PERIOD = "tallystick_first_period"
 ENDS = ""
 """Stands for the plan that Stripe is set up for where its subscription ends with the period."""
@@ -84,7 +74,7 @@ class SubscriptionActivities:
         What is open of base fees for subscriptions that begin is invoiced with it.
         """
         of = await present_period(self._ledger, self._client, order)
-        agreed = await self._agreed(of.account, max(order.now, of.account.anchor))
+        agreed = await agreed_at(self._ledger, of.customer_id, max(order.now, of.account.anchor))
         wanted = await self._wanted(agreed)
         with stripe_calls():
             subscription = await self._fitting(of.subscription, wanted)
@@ -94,9 +84,8 @@ class SubscriptionActivities:
             subscription_id = subscription.id if subscription else None
             await accounts.set_subscription(tx, of.customer_id, subscription_id)
             await accounts.set_aligned_plan(tx, of.customer_id, agreed.plan)
-            fees = await invoices.uncollected_openings(tx, of.customer_id)
-        for fee in fees:
-            await self._collect_fee(of, fee, agreed, order.now)
+        days = agreed.terms.payment_terms_days
+        await collect_opening_fees(self._ledger, self._client, of, days, order.now)
         if subscription is None:
             return StepResult(words=f"plan {agreed.plan} needs no subscription")
         return StepResult(words=f"subscription {subscription.id} collects for plan {agreed.plan}")
@@ -113,7 +102,7 @@ class SubscriptionActivities:
         _, open_period = period_at(account.anchor, account.time_zone, account.invoiced_until)
         wanted, plan, boundary = None, ENDS, account.cancel_at
         if boundary is None:
-            agreed = await self._agreed(account, max(open_period.end, order.now))
+            agreed = await agreed_at(self._ledger, of.customer_id, max(open_period.end, order.now))
             wanted, plan, boundary = await self._wanted(agreed), agreed.plan, open_period.end
         words = "no subscription is to be told"
         if of.subscription is not None and of.ended is None:
@@ -173,12 +162,6 @@ class SubscriptionActivities:
         return await hold(self._ledger, self._client, of, order.now)
 
     # --- What a plan wants ------------------------------------------------------------------------
-    async def _agreed(self, account: BillingAccount, at: datetime) -> TermsInForce:
-        async with transaction(self._ledger) as tx:
-            standing = await terms.standing(tx, account.customer_id, at)
-        assert standing is not None and standing.agreed is not None  # noqa: S101, PT018 - an account has both
-        return standing.agreed
-
     async def _wanted(self, agreed: TermsInForce) -> _Wanted | None:
         model, days = agreed.terms.model, agreed.terms.payment_terms_days
         with stripe_calls():
@@ -201,7 +184,7 @@ class SubscriptionActivities:
         """
         if subscription is None or subscription.status in ENDED:
             return None
-        if wanted is not None and _is_metered(subscription) == wanted.metered:
+        if wanted is not None and is_metered(subscription) == wanted.metered:
             await self._adapt(subscription, wanted)
             return subscription
         await self._client.v1.subscriptions.cancel_async(
@@ -212,7 +195,7 @@ class SubscriptionActivities:
     async def _align(
         self, subscription: Subscription, wanted: _Wanted | None, boundary: datetime
     ) -> str:
-        if wanted is not None and _is_metered(subscription) == wanted.metered:
+        if wanted is not None and is_metered(subscription) == wanted.metered:
             await self._adapt(subscription, wanted)
             return f"subscription {subscription.id} goes on"
         if current_period(subscription).end != boundary:
@@ -249,7 +232,7 @@ class SubscriptionActivities:
         ended = 0
         async for found in listed.auto_paging_iter():
             if marks.items() <= marks_of(found.metadata).items():
-                if found.status not in ENDED and _is_metered(found) == wanted.metered:
+                if found.status not in ENDED and is_metered(found) == wanted.metered:
                     await self._adapt(found, wanted)
                     return found
                 ended += 1
@@ -278,57 +261,6 @@ class SubscriptionActivities:
         made = await create_once(self._client.v1.subscriptions.create_async, params, key)
         await self._adapt(made, wanted)
         return made
-
-    async def _collect_fee(
-        self, of: StripePeriod, fee: Collection, agreed: TermsInForce, now: datetime
-    ) -> None:
-        """Invoice the base fee of a subscription's first period, and have it collected."""
-        marks = {
-            MARK_CUSTOMER: of.customer_id,
-            MARK_STATEMENT: str(fee.statement_id),
-            MARK_OPENING: "yes",
-        }
-        with stripe_calls():
-            invoice = await ensure_invoice(
-                self._client,
-                of.stripe_customer_id,
-                marks=marks,
-                key=f"statement-{fee.statement_id}-opening",
-                since=fee.period_end,
-                terms_days=agreed.terms.payment_terms_days,
-                description=f"Opening of the subscription to {agreed.plan}",
-            )
-            there = {
-                int(line.marks[MARK_LINE]): line.item_id
-                for line in await lines(self._client, invoice.id)
-                if MARK_LINE in line.marks
-            }
-            for line in opening_lines(fee):
-                if line.number not in there:
-                    there[line.number] = await add_item(
-                        self._client,
-                        invoice,
-                        marks={**marks, MARK_LINE: str(line.number)},
-                        key=f"statement-{fee.statement_id}-{line.number}@{invoice.id}",
-                        amount_cents=line.amount_cents,
-                        description=line.description,
-                    )
-            if invoice.status == "draft":
-                invoice = await self._client.v1.invoices.finalize_invoice_async(
-                    invoice.id, {"auto_advance": True}
-                )
-            looked = await seen(self._client, invoice, now)
-        async with transaction(self._ledger) as tx:
-            await invoices.note(tx, looked, of.customer_id, purpose="opening", ordinal=fee.ordinal)
-            # Last, since it says that the fee is collected.
-            for number, item_id in there.items():
-                assert item_id is not None  # noqa: S101 - it is an item
-                await invoices.note_item(tx, fee.statement_id, number, item_id, invoice.id)
-
-
-def _is_metered(subscription: Subscription) -> bool:
-    recurring = subscription.items.data[0].price.recurring
-    return recurring is not None and recurring.usage_type == "metered"
 
 
 def _drift(of: StripePeriod) -> str | None:

@@ -38,8 +38,9 @@ async def _disturbed(books: Books, name: str, subject: int, fault: str, pause: f
     await books.through(name, subject)
 
 
-@pytest.mark.parametrize("pause", [0, 25], ids=["at once", "after the keys are forgotten"])
-@pytest.mark.parametrize("fault", ["no_answer", "server_error", "reset"])
+@pytest.mark.parametrize(
+    ("fault", "pause"), [("no_answer", 0), ("no_answer", 25), ("server_error", 0), ("reset", 25)]
+)
 async def test_whatever_happens_to_an_answer_there_is_one_set_of_lines(
     books: Books, fault: str, pause: float
 ) -> None:
