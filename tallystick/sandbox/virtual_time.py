@@ -10,6 +10,7 @@ would be in life.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 from temporalio.client import Client, WorkflowQueryFailedError
@@ -27,7 +28,7 @@ PATIENCE = 120.0
 
 
 class VirtualTime:
-    """One time for the cycles of `customers` and for the Stripe stand-in at `stripe`.
+    """One time for the cycles of `customers` and for the Stripe stand-in at `stripe`, if any.
 
     `quiet` tells whether what else happens by itself, such as webhooks, has come to rest.
     """
@@ -35,7 +36,7 @@ class VirtualTime:
     def __init__(
         self,
         temporal: Client,
-        stripe: httpx.AsyncClient,
+        stripe: httpx.AsyncClient | None,
         customers: Sequence[str] = (),
         *,
         quiet: Callable[[], Awaitable[bool]] | None = None,
@@ -83,8 +84,7 @@ class VirtualTime:
 
     async def set_stripe(self, instant: datetime) -> None:
         """Set the stand-in's clock, unless it is there already or beyond."""
-        clock = (await self._stripe.get("/_sandbox/clock")).raise_for_status().json()
-        if instant.timestamp() > clock["now"]:
+        if self._stripe is not None and instant.timestamp() > (await self._clock())["now"]:
             answer = await self._stripe.post("/_sandbox/clock", json={"now": instant.timestamp()})
             answer.raise_for_status()
 
@@ -101,9 +101,13 @@ class VirtualTime:
         return dues[0].at if dues else None
 
     async def _stripes(self) -> datetime | None:
-        clock = (await self._stripe.get("/_sandbox/clock")).raise_for_status().json()
-        at = clock.get("next")
+        at = (await self._clock()).get("next")
         return None if at is None else datetime.fromtimestamp(at, UTC)
+
+    async def _clock(self) -> dict[str, Any]:
+        if self._stripe is None:
+            return {}
+        return (await self._stripe.get("/_sandbox/clock")).raise_for_status().json()
 
     async def _is_settled(self) -> bool:
         # The cycles last: what is not quiet may still give them something to do.

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 from sqlalchemy import insert, update
 from sqlmodel import col
 from temporalio import activity
@@ -70,18 +69,12 @@ async def _cycle(
         dunning.restore_service,
         look_at_invoices,
     ]
-    async with (
-        Worker(temporal, task_queue=TASK_QUEUE, activities=steps, plugins=[TallystickPlugin()]),
-        httpx.AsyncClient() as nobody,
+    async with Worker(
+        temporal, task_queue=TASK_QUEUE, activities=steps, plugins=[TallystickPlugin()]
     ):
         await wake(temporal, "acme", News())
-        yield _WithoutStripe(temporal, nobody, ["acme"])
+        yield VirtualTime(temporal, None, ["acme"])
         await temporal.get_workflow_handle(cycle_workflow_id("acme")).terminate()
-
-
-class _WithoutStripe(VirtualTime):
-    async def set_stripe(self, instant: datetime) -> None:
-        """There is no Stripe here whose clock would have to follow."""
 
 
 async def _failed_invoice(ledger: Ledger) -> None:

@@ -66,6 +66,10 @@ async def test_a_run_with_every_fault_ends_in_one_object_that_tallies():
     lost = shown["lost_attempts"]
     assert lost["served"] == lost["unknown_outcomes"] >= 3
     assert float(lost["cost_usd"]) > 0
+    # A closed period for each model; what is due was collected, to the cent.
+    assert [each["model"] for each in shown["statements"]] == ["pass-through", "hybrid", "prepaid"]
+    assert all(each["agrees"] and float(each["usage_usd"]) > 2 for each in shown["statements"])
+    assert [bool(each["invoices"]) for each in shown["statements"]] == [True, True, False]
 
 
 async def test_with_both_keys_set_it_uses_what_answers_at_the_base_addresses(tmp_path: Path):
@@ -89,6 +93,7 @@ async def test_with_both_keys_set_it_uses_what_answers_at_the_base_addresses(tmp
     assert shown["answered"] == shown["metered"] == 6
     assert shown["faults"] == {}
     assert shown["lost_attempts"]["served"] is None  # the real Claude cannot be asked
+    assert shown["statements"] == []  # nor can a real Stripe's clock be moved on
 
 
 @pytest.mark.parametrize(
