@@ -64,20 +64,20 @@ class EventForwarder:
     async def _assign(self) -> None:
         """Find out whose the events are. What Stripe would have to be asked about waits for it."""
         after = None
-        foreign: dict[str, list[str]] = defaultdict(list)
+        unknown: dict[str, list[str]] = defaultdict(list)
         while True:
             async with self._ledger.begin() as tx:
                 page = await inbox.assign(tx, after=after, limit=PAGE)
-                unknown = [event for event in page if event.customer_id is None]
-                nobodys = [event.event_id for event in unknown if not _must_ask(event)]
+                nobodys: list[str] = []
+                for event in page:
+                    if event.customer_id is None:
+                        subject = _askable(event)
+                        (nobodys if subject is None else unknown[subject]).append(event.event_id)
                 await inbox.mark_applied(tx, nobodys, self._clock(), reason=inbox.NO_CUSTOMER)
-            for event in unknown:
-                if event.object_id is not None and _must_ask(event):
-                    foreign[event.object_id].append(event.event_id)
             if len(page) < PAGE:
                 break
             after = page[-1].place
-        await self._ask_whose(foreign)
+        await self._ask_whose(unknown)
 
     async def _ask_whose(self, events_by_object: Mapping[str, Sequence[str]]) -> None:
         for object_id, event_ids in events_by_object.items():
@@ -124,17 +124,19 @@ class EventForwarder:
         return len(told)
 
 
-def _must_ask(event: WaitingEvent) -> bool:
-    """Tell whether Stripe has to be asked whose the event is."""
-    return event.stripe_customer_id is None and _kind(event.object_id) in _KINDS
+_KINDS = ("in", "sub", "pm")
+"""How ids begin of what can be fetched and then says whose it is."""
+
+
+def _askable(event: WaitingEvent) -> str | None:
+    """Return what Stripe can be asked about to learn whose the event is, if anything."""
+    if event.stripe_customer_id is None and _kind(event.object_id) in _KINDS:
+        return event.object_id
+    return None
 
 
 def _kind(object_id: str | None) -> str:
     return (object_id or "").partition("_")[0]
-
-
-_KINDS = ("in", "sub", "pm")
-"""How ids begin of what can be fetched and then says whose it is."""
 
 
 async def _customer_of(client: StripeClient, object_id: str) -> str | None:

@@ -27,7 +27,7 @@ from stripe import StripeClient, WebhookSignature
 from activities.stripe_clients import stripe_client
 from activities.stripe_invoices import fetch
 from tallystick.embedded import free_port, start_temporal, stop_process
-from tallystick.ledger import customers, invoices
+from tallystick.ledger import accounts, customers, invoices
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer
 from tallystick.local import LocalStack, local_stack
@@ -35,6 +35,8 @@ from tallystick.settings import Settings
 
 CUSTOMERS = 40
 SECRET = "whsec_bench"  # noqa: S105
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+"""When the accounts begin, so that nothing else is due in them."""
 PATIENCE = 600
 """Seconds for the inbox to drain; far more than it takes."""
 
@@ -266,6 +268,8 @@ async def _subjects(local: LocalStack, settings: Settings) -> list[dict[str, str
             )
             async with ledger.begin() as tx:
                 await customers.add(tx, row)
+                await accounts.open_account(tx, name, FAR, "UTC", FAR)
+                await accounts.set_aligned_plan(tx, name, row.plan)
                 await invoices.note(tx, seen, name, purpose="period", ordinal=1)
             subjects += subjects_of(mapped, invoice)
     await ledger.close()

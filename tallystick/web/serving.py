@@ -37,10 +37,10 @@ async def serve(app: ASGIApp, *, host: str, port: int) -> AsyncGenerator[str, No
                 timeout_graceful_shutdown=DRAIN,
             )
         )
-        bound = listener.getsockname()
+        name, bound = listener.getsockname()[:2]
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            yield f"http://{bound[0]}:{bound[1]}"
+            yield f"http://[{name}]:{bound}" if ":" in name else f"http://{name}:{bound}"
         finally:
             server.should_exit = True
             await serving

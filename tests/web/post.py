@@ -17,7 +17,7 @@ from temporalio.worker import Worker
 from activities.event_forwarding import EventForwarder
 from activities.stripe_invoices import fetch
 from tallystick.contracts import TASK_QUEUE, cycle_workflow_id
-from tallystick.ledger import customers, inbox, invoices
+from tallystick.ledger import accounts, customers, inbox, invoices
 from tallystick.ledger.account_tables import Invoice, Notice, StripeEvent
 from tallystick.ledger.database import Ledger, entity
 from tallystick.ledger.tables import Customer
@@ -35,6 +35,8 @@ from workers.billing import billing_activities
 from workers.plugin import TallystickPlugin
 
 SNAPSHOTS, THIN = "whsec_snapshots", "whsec_thin"
+FAR = datetime(2027, 1, 1, tzinfo=UTC)
+"""When accounts begin: late enough for nothing to be opened or closed meanwhile."""
 
 
 class Post:
@@ -58,11 +60,13 @@ class Post:
         await self.shop.stand.control("POST", "clock", advance=0)
 
     async def customer(self, name: str = "acme", card: str | None = "visa") -> str:
-        """Add a customer of ours; returns its id at Stripe."""
+        """Add a customer with an account in which nothing is due; returns its id at Stripe."""
         mapped = await self.shop.customer(card)
         row = Customer(customer_id=name, name=name, plan="pass-through", stripe_customer_id=mapped)
         async with self.ledger.begin() as tx:
             await customers.add(tx, row)
+            await accounts.open_account(tx, name, FAR, "UTC", FAR)
+            await accounts.set_aligned_plan(tx, name, "pass-through")
         return mapped
 
     async def invoice(self, stripe_customer: str, cents: int, name: str = "acme") -> str:

@@ -1,7 +1,6 @@
 """From a change at Stripe to the ledger, by real cycles: in any order, as often as it comes."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import pytest
 import pytest_asyncio
@@ -12,9 +11,6 @@ from tallystick.embedded import TemporalServer
 from tallystick.ledger import accounts
 from tallystick.ledger.database import Ledger
 from tests.web.post import THIN, Post, open_post, working
-
-FAR = datetime(2027, 1, 1, tzinfo=UTC)
-"""When the account's first period begins: late enough for nothing to be closed meanwhile."""
 
 
 @pytest_asyncio.fixture
@@ -101,9 +97,7 @@ async def test_operators_hear_of_a_subscription_that_stops_behind_the_account_s_
     customer = await post.customer()
     subscription = await post.shop.subscribe(customer, post.shop.base)
     async with post.ledger.begin() as tx:
-        await accounts.open_account(tx, "acme", FAR, "UTC", FAR)
         await accounts.set_subscription(tx, "acme", subscription.id)
-        await accounts.set_aligned_plan(tx, "acme", "pass-through")
     await post.listen(events=["customer.subscription.*"])
     await post.stripe.v1.subscriptions.update_async(subscription.id, {"metadata": {"a": "b"}})
     await post.settled()

@@ -114,9 +114,9 @@ async def test_forwarders_that_meet_tell_of_each_event_once(
     forwarder = EventForwarder(post.ledger, post.stripe, utc_now)
     counts = await asyncio.gather(*(forwarder.forward(temporal) for _ in range(4)))
     assert sum(counts) == len(events)
+    await post.settled()  # until then signals may wait for the cycle to take them in
     told = await _told(temporal, "acme")
     assert sorted(told) == sorted(event.event_id for event in events)
-    await post.settled()
 
 
 async def test_a_cycle_that_was_terminated_comes_back_with_the_news(
