@@ -122,6 +122,8 @@ class MeteringCheckActivities:
         async with transaction(self._ledger) as tx:
             waiting = await outbox.waiting_charges(tx, of.customer_id, of.period)
         left = await self._trouble(of, waiting)
+        if not left and not withdrawn:
+            return None
         async with transaction(self._ledger) as tx:
             await raise_notice(
                 tx,

@@ -28,9 +28,14 @@ MARK_TOP_UP = "tallystick_top_up"
 Marks = Mapping[str, str]
 
 
-def instant(seconds: int | None) -> datetime | None:
+def instant(seconds: int) -> datetime:
     """Return Stripe's Unix seconds as an instant."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def instant_of(seconds: int | None) -> datetime | None:
+    """Return the instant of something that may not have happened."""
+    return None if seconds is None else instant(seconds)
 
 
 # --- What an invoice says -------------------------------------------------------------------------
@@ -42,10 +47,10 @@ async def fetch(client: StripeClient, invoice_id: str, at: datetime) -> tuple[In
 
 async def seen(client: StripeClient, invoice: Invoice, at: datetime) -> Seen:
     """Return what an invoice says; asks Stripe why, where a payment was tried and failed."""
-    failing = bool(invoice.attempted and invoice.amount_remaining and _is_open(invoice))
+    waits = invoice.status in ("open", "uncollectible")
+    failing = bool(waits and invoice.attempted and invoice.amount_remaining)
     moved = invoice.status_transitions
-    created = instant(invoice.created)
-    assert created is not None  # noqa: S101 - every object has one
+    final = invoice.status != "draft"
     return Seen(
         stripe_invoice_id=invoice.id,
         status=invoice.status or "draft",
@@ -54,27 +59,19 @@ async def seen(client: StripeClient, invoice: Invoice, at: datetime) -> Seen:
         tax_cents=sum(tax.amount for tax in invoice.total_taxes or ()),
         amount_due_cents=invoice.amount_due,
         amount_paid_cents=invoice.amount_paid,
-        created_at=created,
-        finalized_at=instant(moved.finalized_at),
-        due_at=instant(invoice.due_date) if _is_final(invoice) else None,
-        paid_at=instant(moved.paid_at),
+        created_at=instant(invoice.created),
+        finalized_at=instant_of(moved.finalized_at),
+        due_at=instant_of(invoice.due_date) if final else None,
+        paid_at=instant_of(moved.paid_at),
         failing=failing,
         failure=payment_words.of_intent(await open_payment(client, invoice.id))
         if failing
         else None,
         attempt_count=invoice.attempt_count,
-        next_payment_attempt=instant(invoice.next_payment_attempt) if _is_open(invoice) else None,
+        next_payment_attempt=instant_of(invoice.next_payment_attempt) if final else None,
         hosted_url=invoice.hosted_invoice_url,
         checked_at=at,
     )
-
-
-def _is_final(invoice: Invoice) -> bool:
-    return invoice.status != "draft"
-
-
-def _is_open(invoice: Invoice) -> bool:
-    return invoice.status in ("open", "uncollectible")
 
 
 async def open_payment(client: StripeClient, invoice_id: str) -> PaymentIntent | None:

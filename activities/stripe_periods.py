@@ -12,7 +12,7 @@ from stripe import Invoice, StripeClient, Subscription
 
 from activities.failures import failure
 from activities.stripe_calls import stripe_calls
-from activities.stripe_invoices import instant
+from activities.stripe_invoices import instant, instant_of
 from activities.transactions import transaction
 from tallystick.contracts import StepOrder
 from tallystick.errors import CUSTOMER_UNMAPPED
@@ -66,7 +66,7 @@ class StripePeriod:
     @property
     def ended(self) -> datetime | None:
         """When the subscription ended; None while it runs, and without one."""
-        return instant(self.subscription.ended_at) if self.subscription else None
+        return instant_of(self.subscription.ended_at) if self.subscription else None
 
 
 async def numbered_period(ledger: Ledger, client: StripeClient, order: StepOrder) -> StripePeriod:
@@ -131,9 +131,7 @@ async def agreed_at(ledger: Ledger, customer_id: str, at: datetime) -> TermsInFo
 def current_period(subscription: Subscription) -> Period:
     """Return the period that Stripe is in; all items of our subscriptions have the same."""
     item = subscription.items.data[0]
-    start, end = instant(item.current_period_start), instant(item.current_period_end)
-    assert start is not None and end is not None  # noqa: S101, PT018 - every item has them
-    return Period(start, end)
+    return Period(instant(item.current_period_start), instant(item.current_period_end))
 
 
 async def invoice_of(client: StripeClient, of: StripePeriod) -> Invoice | None:

@@ -97,14 +97,10 @@ async def find(tx: Transaction, stripe_invoice_id: str) -> Invoice | None:
 
 
 async def of_period(tx: Transaction, customer_id: str, ordinal: int) -> Sequence[Invoice]:
-    """Return the invoices that collect a period's statement, as they were made."""
+    """Return the invoices that collect the statement of that number, as they were made."""
     statement = (
         select(Invoice)
-        .where(
-            col(Invoice.customer_id) == customer_id,
-            col(Invoice.ordinal) == ordinal,
-            col(Invoice.purpose) == "period",
-        )
+        .where(col(Invoice.customer_id) == customer_id, col(Invoice.ordinal) == ordinal)
         .order_by(col(Invoice.created_at), col(Invoice.stripe_invoice_id))
     )
     return [entity(Invoice, row) for row in await tx.execute(statement)]
@@ -113,14 +109,12 @@ async def of_period(tx: Transaction, customer_id: str, ordinal: int) -> Sequence
 # --- What is to be collected ----------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A statement by what collects it; `items` are the Stripe invoice items by line number."""
+    """A statement by what collects it."""
 
     statement_id: int
     ordinal: int
-    period_start: datetime
     period_end: datetime
     lines: tuple[StatementLine, ...]
-    items: dict[int, str]
 
 
 async def collection(tx: Transaction, customer_id: str, ordinal: int) -> Collection | None:
@@ -170,7 +164,6 @@ async def _collections(tx: Transaction, customer_id: str, *which: object) -> lis
         select(
             col(Statement.statement_id),
             col(Statement.ordinal),
-            col(Statement.period_start),
             col(Statement.period_end),
         )
         .where(col(Statement.customer_id) == customer_id, *which)  # pyright: ignore[reportArgumentType]
@@ -183,17 +176,12 @@ async def _collections(tx: Transaction, customer_id: str, *which: object) -> lis
             .where(col(StatementLine.statement_id) == row.statement_id)
             .order_by(col(StatementLine.number))
         )
-        items = select(StatementItem).where(col(StatementItem.statement_id) == row.statement_id)
         found.append(
             Collection(
                 statement_id=row.statement_id,
                 ordinal=row.ordinal,
-                period_start=row.period_start,
                 period_end=row.period_end,
                 lines=tuple(entity(StatementLine, line) for line in await tx.execute(lines)),
-                items={
-                    item.number: item.stripe_invoice_item_id for item in await tx.execute(items)
-                },
             )
         )
     return found
