@@ -39,7 +39,7 @@ COLUMNS = {
     "passes": "boolean",
     "error_type": "text",
     "error_message": "text",
-    "result": "text",
+    "line": "text",
     "message_id": "text",
     "model": "text",
     "stop_reason": "text",
@@ -139,9 +139,9 @@ WITH ended AS (
     RETURNING cost_usd, charge_nano_usd, {_TOKENS}, web_searches
 ), last_words AS (
     INSERT INTO batch_results (
-        job_id, number, outcome, attempt_id, error_type, error_message, result
+        job_id, number, outcome, attempt_id, error_type, error_message, line
     )
-    SELECT :job_id, number, outcome, attempt_id, error_type, error_message, result
+    SELECT :job_id, number, outcome, attempt_id, error_type, error_message, line
     FROM ended
     WHERE outcome = 'succeeded' OR NOT (:lost OR (passes AND round < :rounds))
     ON CONFLICT DO NOTHING

@@ -170,7 +170,7 @@ class BatchTry(SQLModel, table=True):
 
 
 class BatchResult(SQLModel, table=True):
-    """The last word on an item: the provider's result as it came, or why there is none."""
+    """The last word on an item: the line of the provider's results as it came, if there was one."""
 
     __tablename__ = "batch_results"  # pyright: ignore[reportAssignmentType]
 
@@ -181,4 +181,4 @@ class BatchResult(SQLModel, table=True):
     """The try that it came from; None for an item that was never sent."""
     error_type: str | None = None
     error_message: str | None = None
-    result: str | None = Field(default=None, sa_type=Text)
+    line: str | None = Field(default=None, sa_type=Text)

@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from sqlalchemy import ColumnElement, and_, literal, select, update
+from sqlalchemy import ColumnElement, and_, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
-from tallystick.contracts import BatchProgress
+from tallystick.contracts import BatchProgress, MeterOrder, RequestKey
 from tallystick.errors import (
     REQUEST_ID_REUSED,
     InvalidRequestError,
@@ -35,7 +35,7 @@ from tallystick.ledger.batch_tables import (
 )
 from tallystick.ledger.copying import copying
 from tallystick.ledger.database import Transaction, entity
-from tallystick.ledger.tables import Attempt, UsageRecord
+from tallystick.ledger.tables import Attempt, MeterEvent, Reservation, UsageRecord
 from tallystick.money import from_nano_usd, total
 from tallystick.plans.batching import NewItem, Span, expected_end
 
@@ -252,6 +252,18 @@ async def finish(tx: Transaction, job_id: str, at: datetime) -> None:
     await _change(tx, job_id, col(BatchJob.finished_at).is_(None), finished_at=at)
 
 
+async def keep_reserved(tx: Transaction, job: BatchJob, at: datetime) -> None:
+    """Keep the job's room for another day: it is still being worked on (`reservations.LAPSE`)."""
+    await tx.execute(
+        update(Reservation)
+        .where(
+            col(Reservation.customer_id) == job.customer_id,
+            col(Reservation.request_id) == job.job_id,
+        )
+        .values(reserved_at=at)
+    )
+
+
 async def _change(
     tx: Transaction, job_id: str, *only: ColumnElement[bool], **values: object
 ) -> None:
@@ -259,7 +271,8 @@ async def _change(
 
 
 # --- How far it is --------------------------------------------------------------------------------
-_AT_THE_PROVIDER = (ShardState.SENT, ShardState.RUNNING, ShardState.ENDED)
+_AT_THE_PROVIDER = (ShardState.RUNNING, ShardState.ENDED)
+"""What was sent without an answer may be there too; until that is known it is to be sent."""
 
 
 async def progress(tx: Transaction, job_id: str, now: datetime) -> BatchProgress:
@@ -309,13 +322,44 @@ def _state(job: BatchJob) -> Any:
     return "submitted" if job.admitted_at is None else "running"
 
 
+async def unmetered(tx: Transaction, job_id: str) -> list[MeterOrder]:
+    """Return what the job has in the outbox that Stripe has not acknowledged, by chunk."""
+    job = await existing(tx, job_id)
+    statement = select(col(BatchShard.shard), col(BatchShard.chunks)).where(
+        col(BatchShard.job_id) == job_id
+    )
+    chunks = [
+        chunk_id(job_id, row.shard, chunk)
+        for row in await tx.execute(statement)
+        for chunk in range(1, row.chunks + 1)
+    ]
+    waiting = (
+        select(col(MeterEvent.request_id), func.count().label("events"))
+        .where(
+            col(MeterEvent.customer_id) == job.customer_id,
+            col(MeterEvent.request_id).in_(chunks),
+            col(MeterEvent.delivered_at).is_(None),
+            col(MeterEvent.withdrawn_at).is_(None),
+        )
+        .group_by(col(MeterEvent.request_id))
+        .order_by(func.min(col(MeterEvent.meter_event_id)))
+    )
+    return [
+        MeterOrder(
+            key=RequestKey(customer_id=job.customer_id, request_id=row.request_id),
+            events=row.events,
+        )
+        for row in await tx.execute(waiting)
+    ]
+
+
 # --- Its results ----------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class ItemResult:
     """What came of one item; `outcome` is None while nothing has.
 
-    `result` is the provider's own JSON, as text: `{"type": "succeeded", "message": {...}}` and so
-    on. What errored, expired or was cancelled is free and has no charge.
+    `line` is the provider's own, as it came: `{"custom_id": ..., "result": {"type": "succeeded",
+    "message": {...}}}` and so on. What errored, expired or was cancelled is free and has no charge.
     """
 
     number: int
@@ -324,7 +368,7 @@ class ItemResult:
     outcome: ItemOutcome | None
     error_type: str | None
     error_message: str | None
-    result: str | None
+    line: str | None
     cost_usd: Decimal | None
     charge_nano_usd: int | None
 
@@ -346,7 +390,7 @@ async def results(tx: Transaction, job_id: str) -> AsyncGenerator[ItemResult, No
             col(BatchResult.outcome),
             col(BatchResult.error_type),
             col(BatchResult.error_message),
-            col(BatchResult.result),
+            col(BatchResult.line),
             col(UsageRecord.cost_usd),
             col(UsageRecord.charge_nano_usd),
         )
