@@ -111,6 +111,10 @@ class VirtualTime:
 
     async def _is_settled(self) -> bool:
         # The cycles last: what is not quiet may still give them something to do.
+        if self._stripe is not None:
+            answer = await self._stripe.get("/_sandbox/deliveries", params={"limit": 1})
+            if answer.raise_for_status().json()["under_way"]:
+                return False
         if self._quiet is not None and not await self._quiet():
             return False
         return all([await self._is_idle(customer) for customer in self.customers])
