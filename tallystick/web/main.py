@@ -43,6 +43,8 @@ async def run_web(settings: Settings, *, host: str, port: int) -> None:
     secrets = signing_secrets(settings)
     async with AsyncExitStack() as stack:
         where = await stack.enter_async_context(endpoints(settings))
+        if "stripe" in where.sandboxed:
+            log.warning("the sandbox stands in for stripe: no real service is called")
         url = stack.enter_context(database(settings))
         await asyncio.to_thread(require_current, url)
         ledger = Ledger(url, pool_size=settings.ledger_concurrency)
