@@ -54,5 +54,5 @@ async def test_an_invoice_on_terms_is_late_only_after_its_due_date(
         (await town.control.post("/_sandbox/transfers", json=transfer)).raise_for_status()
         await town.time.settle()
         assert await _status(town) == CustomerStatus.ACTIVE
-        (invoice,) = await town.invoices("acme")
+        (invoice, _) = await town.invoices("acme")
         assert (invoice.status, invoice.amount_paid_cents) == ("paid", 20_00)
