@@ -4,6 +4,7 @@ A closing runs the steps that the agenda names, in its order, each as often as i
 at again. One answer token is charged 0.001 cents (10,000 nano-USD), so 100,000 are a dollar.
 """
 
+import itertools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 from sqlmodel import SQLModel, col
 from stripe import Invoice as StripeInvoice
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.accounts import AccountActivities
@@ -28,7 +30,7 @@ from activities.top_up_collection import TopUpActivities
 from tallystick.contracts import MeterOrder, RequestKey, StepOrder, StepResult
 from tallystick.ledger import accounts, customers, statements
 from tallystick.ledger.account_tables import BillingAccount, Invoice, Notice
-from tallystick.ledger.database import Ledger, entity
+from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction, entity
 from tallystick.ledger.tables import Customer, MeterEvent
 from tallystick.plans.moves import billing_zone
 from tallystick.plans.statement import Statement
@@ -276,6 +278,36 @@ async def invoicing_stand(ledger: Ledger, **options: Any) -> AsyncGenerator[Book
             )
             yield Books(ledger, stripe, metering)
             await metering.drain()
+
+
+class Interrupted(Ledger):
+    """A ledger that goes away before one of its next transactions, as a killed worker's does."""
+
+    after: int | None = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[Transaction, None]:
+        if self.after == 0:
+            raise LedgerUnavailableError("killed here")
+        if self.after is not None:
+            self.after -= 1
+        async with super().begin() as tx:
+            yield tx
+
+
+async def killed_everywhere(books: Books, ledger: Interrupted, name: str, subject: int) -> None:
+    """Kill a step before each of its transactions, one after the other, and let it finish."""
+    for after in itertools.count():
+        ledger.after = after
+        try:
+            await books.through(name, subject)
+        except ApplicationError as error:
+            kind = error.type
+        else:
+            return
+        finally:
+            ledger.after = None
+        assert kind == "LedgerUnavailable"
 
 
 _NONE: frozenset[str] = frozenset()

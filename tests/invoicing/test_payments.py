@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import stripe
 
+from activities import payment_words
 from tallystick.ledger import customers, invoices
 from tallystick.ledger.account_tables import Invoice
 from tallystick.ledger.database import Ledger
@@ -76,6 +78,25 @@ async def test_a_failed_payment_is_known_with_its_reason_and_since_when(
     assert (known.amount_due_cents, known.amount_paid_cents) == (200, 0)
     assert known.next_payment_attempt == books.now + DAY
     assert known.hosted_url
+
+
+@pytest.mark.parametrize(
+    ("code", "decline_code", "words"),
+    [
+        ("card_declined", "fraudulent", "the bank declined the card without a reason"),
+        ("card_declined", "stolen_card", "the bank declined the card without a reason"),
+        ("card_declined", "a code of next year", "the bank declined the card without a reason"),
+        ("expired_card", None, "the card has expired"),
+        ("card_declined", "try_again_later", "the bank could not process the payment just then"),
+        (None, None, "the payment did not go through"),
+    ],
+)
+def test_a_decline_is_told_in_words_and_nothing_that_stripe_keeps_from_customers(
+    code: str | None, decline_code: str | None, words: str
+) -> None:
+    body = {"error": {"code": code, "decline_code": decline_code}}
+    error = stripe.CardError("No.", None, code, http_status=402, json_body=body)
+    assert payment_words.of_error(error).startswith(words)
 
 
 async def test_a_failure_dates_from_the_first_and_ends_with_the_payment(books: Books) -> None:

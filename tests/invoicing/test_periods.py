@@ -169,22 +169,26 @@ async def test_an_account_that_ends_at_once_is_invoiced_to_its_end(books: Books)
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["Stripe was told", "Stripe was not told"])
-async def test_an_account_that_ends_with_its_period_pays_no_further_fee(
-    books: Books, *, told: bool
+@pytest.mark.parametrize("plan", ["usage", "base"])
+async def test_an_account_that_ends_with_its_period_pays_for_no_further_one(
+    books: Books, *, plan: str, told: bool
 ) -> None:
-    await books.begin("base")
+    await books.begin(plan)
     await books.used(ANCHOR + DAY, 2)
     await books.cancel(await books.end_of(1))
     if told:
         await books.step("align_subscription")
     await books.close_at(1, END)
-    (_, invoice) = await books.invoices()
+    (*_, invoice) = await books.invoices()
     assert (invoice.total, invoice.status) == (200, "paid")
     lines = sorted(amount for _, amount in await books.lines(invoice))
-    assert lines == ([200] if told else [-4900, 200, 4900])
+    # Stripe has charged for the next period already where nobody told it.
+    assert lines == ([-4900, 200, 4900] if plan == "base" and not told else [200])
     assert (await books.account()).ended_at is not None
+    count = len(await books.invoices())
     await books.later(days=60)
-    assert len(await books.invoices()) == 2
+    assert len(await books.invoices()) == count
+    assert await books.notices() == []
 
 
 async def test_terms_of_payment_are_stripes_due_date(books: Books) -> None:

@@ -6,7 +6,17 @@ from datetime import timedelta
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from tests.invoicing.stand import ANCHOR, CLOSE, DAY, MINUTE, OPEN, Books
+from tests.invoicing.stand import (
+    ANCHOR,
+    CLOSE,
+    DAY,
+    MINUTE,
+    OPEN,
+    Books,
+    Interrupted,
+    invoicing_stand,
+    killed_everywhere,
+)
 
 CALLS = {
     "open_subscription": (
@@ -57,6 +67,25 @@ async def test_whatever_happens_to_an_answer_there_is_one_set_of_lines(
     assert [row.status for row in await books.known()] == ["paid", "paid"]
     assert (await books.account()).invoiced_until == await books.end_of(1)
     assert await books.notices() == []
+
+
+async def test_killed_before_any_transaction_a_step_is_finished_by_its_repetition(
+    database_url: str,
+) -> None:
+    ledger = Interrupted(database_url)
+    async with invoicing_stand(ledger) as books:
+        await books.begin("base", steps=())
+
+        for name in OPEN:
+            await killed_everywhere(books, ledger, name, 0)
+        await books.used(books.now + DAY, 12.34)
+        await books.go(await books.end_of(1) + 10 * MINUTE)
+        for name in CLOSE:
+            await killed_everywhere(books, ledger, name, 1)
+        assert [await books.lines(invoice) for invoice in await books.invoices()] == LINES
+        assert (await books.account()).invoiced_until == await books.end_of(1)
+        assert await books.notices() == []
+    await ledger.close()
 
 
 async def test_every_step_can_be_repeated_at_once_and_after_days(books: Books) -> None:

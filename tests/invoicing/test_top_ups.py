@@ -5,7 +5,13 @@ from temporalio.exceptions import ApplicationError
 
 from tallystick.ledger import top_ups, wallet
 from tallystick.ledger.account_tables import TopUp
-from tests.invoicing.stand import HOUR, Books
+from tests.invoicing.stand import (
+    HOUR,
+    Books,
+    Interrupted,
+    invoicing_stand,
+    killed_everywhere,
+)
 
 FIFTY = 50 * 10**9
 
@@ -99,6 +105,20 @@ async def test_whatever_happens_to_an_answer_money_and_credit_agree(
     assert await _paid(books) == [("paid", 5000) if good else ("void", 0)]
     assert await _balance(books) == (FIFTY if good else 0)
     assert len(await books.bill(0)) == 1
+
+
+@pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_chargeDeclined"])
+async def test_killed_before_any_transaction_it_is_finished_by_its_repetition(
+    database_url: str, card: str
+) -> None:
+    ledger = Interrupted(database_url)
+    async with invoicing_stand(ledger) as books:
+        number = await _asked(books, card)
+        await killed_everywhere(books, ledger, "collect_top_up", number)
+        good = card == "pm_card_visa"
+        assert await _paid(books) == [("paid", 5000) if good else ("void", 0)]
+        assert await _balance(books) == (FIFTY if good else 0)
+    await ledger.close()
 
 
 async def test_a_void_whose_answer_was_lost_is_found_made(books: Books) -> None:
