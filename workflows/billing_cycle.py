@@ -11,6 +11,7 @@ while a draft waits for its last meter events. When the open period has moved on
 its handlers and continues as new, so history stays one period long.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -121,7 +122,10 @@ class BillingCycleWorkflow:
         return self._told(self._agenda)
 
     async def _look(self) -> Agenda:
-        self._news = False
+        if self._news:
+            # It may be what a waiting step waits for; one that failed has its own pace.
+            self._news = False
+            self._waits = {line: at for line, at in self._waits.items() if line in self._failures}
         agenda = await workflow.execute_local_activity(
             "read_agenda",
             StepOrder(customer_id=self._customer_id, now=workflow.now()),
@@ -150,12 +154,8 @@ class BillingCycleWorkflow:
     async def _wait(self, until: datetime | None) -> None:
         """Wait for news, and until then at the longest."""
         timeout = None if until is None else until - workflow.now()
-        try:
+        with suppress(TimeoutError):
             await workflow.wait_condition(lambda: self._news, timeout=timeout)
-        except TimeoutError:
-            return
-        # A signal may be what a waiting step waits for.
-        self._waits = {line: at for line, at in self._waits.items() if line in self._failures}
 
     async def _do(self, due: Due) -> None:
         """Have a line done, step by step, from where it had to wait the last time."""
