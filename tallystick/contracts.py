@@ -411,6 +411,7 @@ class BatchProgress(_Frozen):
     same usage would have cost more in single calls. `expected_end` is a guess by the batches that
     have ended, None before there is one; at `latest_end` what runs now will have ended or expired.
 
+    `batches` are those that the provider has made, `batches_settled` those that are billed.
     `state` is `submitted`, `running`, `canceling` or `ended`. `as_of` is when the ledger was read.
     """
 
@@ -425,7 +426,7 @@ class BatchProgress(_Frozen):
     expired: int
     canceled: int
     batches: int
-    batches_ended: int
+    batches_settled: int
     cost_usd: Usd
     charge_usd: Usd
     highest_charge_usd: Usd | None

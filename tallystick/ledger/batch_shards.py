@@ -176,6 +176,12 @@ async def in_state(tx: Transaction, job_id: str, *states: ShardState) -> list[Ba
     return [entity(BatchShard, row) for row in await tx.execute(statement)]
 
 
+async def any_lost(tx: Transaction, job_id: str) -> bool:
+    """Tell whether some shard of the job was ever given up."""
+    lost = exists().where(col(BatchShard.job_id) == job_id, col(BatchShard.lost_at).is_not(None))
+    return (await tx.execute(select(lost))).scalar_one()
+
+
 async def known(tx: Transaction, batch_ids: Collection[str]) -> set[str]:
     """Return which of these batches belong to some shard."""
     statement = select(col(BatchShard.batch_id)).where(col(BatchShard.batch_id).in_(batch_ids))

@@ -299,7 +299,7 @@ async def progress(tx: Transaction, job_id: str, now: datetime) -> BatchProgress
         in_flight=in_flight,
         **{each.value: done[each] for each in ItemOutcome},
         batches=sum(shard.batch_id is not None for shard in shards),
-        batches_ended=sum(shard.ended_at is not None for shard in shards),
+        batches_settled=sum(shard.state == ShardState.SETTLED for shard in shards),
         cost_usd=total(shard.cost_usd for shard in shards),
         charge_usd=from_nano_usd(sum(shard.charge_nano_usd for shard in shards)),
         highest_charge_usd=None if highest is None else from_nano_usd(highest),
