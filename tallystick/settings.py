@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tallystick.plans.batching import LOOKED_FOR, PROVIDER_LIMITS
+
 SANDBOX_CLAUDE_KEY = "sk-ant-sandbox"
 SANDBOX_STRIPE_KEY = "sk_live_sandbox"  # a live-mode key, since only those may use the stream
 SANDBOX_WEBHOOK_SECRET = "whsec_sandbox"  # noqa: S105
@@ -90,6 +92,16 @@ class Settings(BaseSettings):
     """Claude calls a minute over all workers; unset leaves the pace to Claude's own 429s."""
     ledger_concurrency: _Count = 32
     """Database connections of one process at the most."""
+
+    batch_requests: Annotated[int, Field(gt=0, le=PROVIDER_LIMITS.requests)] = 10_000
+    """Requests in one batch at Claude; of several smaller ones, some end sooner."""
+    batch_bytes: Annotated[int, Field(gt=0, le=PROVIDER_LIMITS.body_bytes)] = 32_000_000
+    """Bytes of one batch, which is held in memory while it is sent."""
+    batch_poll: _Seconds = 60
+    """How long until a worker looks again at the batches of a job."""
+    batch_looked_for: _Seconds = LOOKED_FOR.total_seconds()
+    """How long the batch of a create that was not answered is looked for before its requests are
+    sent again; an answer that comes later still may mean that Claude serves them twice."""
 
     stripe_transport: Literal["auto", "stream", "events"] = "auto"
     """The meter event stream, or single meter events; auto takes the stream for live keys."""

@@ -34,6 +34,7 @@ from tallystick.plans.guards import Limits
 from tallystick.services import Endpoints, database, endpoints
 from tallystick.settings import Settings, SettingsError
 from tallystick.temporal import connect_temporal
+from workers.batching import batching
 from workers.beating import Beating
 from workers.billing import Nudges, billing_activities
 from workers.plugin import TallystickPlugin
@@ -132,6 +133,9 @@ async def working(
             billing = await stack.enter_async_context(
                 billing_activities(ledger, client, where, settings)
             )
+            batches = await stack.enter_async_context(
+                batching(ledger, where, settings, metering.send_meter_events, nudges)
+            )
             quoting = QuotingActivities(ledger, api)
             workers.append(
                 Worker(
@@ -144,6 +148,7 @@ async def working(
                         metering.send_meter_events,
                         quoting.quote_request,
                         *billing,
+                        *batches,
                     ],
                     plugins=[TallystickPlugin()],
                     interceptors=[Beating()],

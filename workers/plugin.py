@@ -10,9 +10,10 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from tallystick.temporal import DATA_CONVERTER
 from workflows.billing_cycle import BillingCycleWorkflow
 from workflows.claude_request import ClaudeRequestWorkflow
+from workflows.message_batch import MessageBatchWorkflow
 from workflows.sweep import SweepWorkflow
 
-WORKFLOWS = [ClaudeRequestWorkflow, BillingCycleWorkflow, SweepWorkflow]
+WORKFLOWS = [ClaudeRequestWorkflow, BillingCycleWorkflow, SweepWorkflow, MessageBatchWorkflow]
 
 # Pure modules without state: passed through, they are loaded once and not once for each workflow,
 # which is most of what the sandbox costs (facts on Temporal, 'Figures').
