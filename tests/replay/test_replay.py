@@ -7,35 +7,61 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from tests.replay.paths import PATHS
-from tests.replay.record import HISTORIES
-from workers.plugin import TallystickPlugin
+from tallystick.contracts import BILLING_CYCLE, CLAUDE_REQUEST, SWEEP
+from tests.replay.paths import WORKFLOWS
+from tests.replay.record import HISTORIES, without_origin
+from workers import plugin
+
+RECORDED = [
+    (workflow, path) for workflow, module in WORKFLOWS.items() for path in sorted(module.PATHS)
+]
 
 
-def _replayer() -> Replayer:
-    return Replayer(workflows=[], plugins=[TallystickPlugin()])
+def _text(workflow: str, path: str) -> str:
+    return (HISTORIES / workflow / f"{path}.json").read_text()
 
 
-def _load(name: str) -> WorkflowHistory:
-    text = (HISTORIES / f"{name}.json").read_text()
-    return WorkflowHistory.from_json(f"claude-request/acme/{name}", text)
+async def _replay(workflow: str, text: str) -> None:
+    history = WorkflowHistory.from_json(f"{workflow}/replayed", text)
+    await Replayer(workflows=[], plugins=[plugin.TallystickPlugin()]).replay_workflow(history)
+
+
+def test_every_workflow_of_a_worker_has_paths() -> None:
+    names = {workflow.__name__.removesuffix("Workflow") for workflow in plugin.WORKFLOWS}
+    assert names == set(WORKFLOWS)
 
 
 def test_every_path_has_a_recording_and_no_other_lies_about() -> None:
-    assert {file.stem for file in HISTORIES.glob("*.json")} == set(PATHS)
+    kept = {(file.parent.name, file.stem) for file in HISTORIES.rglob("*.json")}
+    assert kept == set(RECORDED)
 
 
-@pytest.mark.parametrize("name", sorted(PATHS))
-async def test_a_recorded_history_replays(name: str) -> None:
-    await _replayer().replay_workflow(_load(name))
+@pytest.mark.parametrize(("workflow", "path"), RECORDED)
+async def test_a_recorded_history_replays(workflow: str, path: str) -> None:
+    await _replay(workflow, _text(workflow, path))
 
 
-async def test_a_history_that_this_code_did_not_write_is_noticed() -> None:
-    told = json.loads((HISTORIES / "answered.json").read_text())
+@pytest.mark.parametrize(("workflow", "path"), RECORDED)
+def test_a_recording_tells_nothing_of_the_machine(workflow: str, path: str) -> None:
+    told = json.loads(_text(workflow, path))
+    assert told == without_origin(told)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "path", "step"),
+    [
+        (CLAUDE_REQUEST, "answered", "call_claude"),
+        (BILLING_CYCLE, "subscription_period_closed", "settle_period"),
+        (SWEEP, "swept", "wake_accounts"),
+    ],
+)
+async def test_a_history_that_this_code_did_not_write_is_noticed(
+    workflow: str, path: str, step: str
+) -> None:
+    told = json.loads(_text(workflow, path))
     for event in told["events"]:
         attributes = event.get("activityTaskScheduledEventAttributes")
-        if attributes and attributes["activityType"]["name"] == "call_claude":
-            attributes["activityType"]["name"] = "call_somebody_else"
-    changed = WorkflowHistory.from_json("claude-request/acme/changed", json.dumps(told))
+        if attributes and attributes["activityType"]["name"] == step:
+            attributes["activityType"]["name"] = "something_else"
     with pytest.raises(NondeterminismError):
-        await _replayer().replay_workflow(changed)
+        await _replay(workflow, json.dumps(told))

@@ -1,7 +1,6 @@
-"""Every path through the request workflow, each driven for real and ended.
+"""Every path through the request workflow, each driven to its end by the same customer.
 
-A path returns the id of the request whose history is to be recorded. `record.py` runs them all;
-`test_replay.py` replays what it wrote, and fails when a path here has no recording.
+A path returns the id of the request whose history is to be kept.
 """
 
 import asyncio
@@ -11,7 +10,8 @@ from contextlib import suppress
 from tallystick.errors import TallystickError
 from tallystick.ledger import customers
 from tallystick.ledger.tables import Outcome
-from tests.support.house import House
+from tests.replay.stage import Stage
+from tests.support.house import House, open_house
 
 Path = Callable[[House], Awaitable[str]]
 
@@ -157,3 +157,12 @@ PATHS: dict[str, Path] = {
         cancelled_between_attempts,
     )
 }
+
+
+async def drive(stage: Stage) -> None:
+    """Take each path in one house."""
+    async with open_house(stage.temporal, await stage.new_database(), "acme") as house:
+        for name, path in PATHS.items():
+            request_id = await path(house)
+            await house.done(request_id)
+            await stage.keep(name, house.workflow(request_id))
