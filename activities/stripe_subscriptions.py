@@ -41,11 +41,10 @@ from tallystick.ledger import accounts
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.notices import raise_notice
 from tallystick.ledger.terms import TermsInForce
+from tallystick.plans.agenda import NO_PLAN
 from tallystick.plans.periods import Period, billing_period, period_at
 
 MARK_FIRST_PERIOD = "tallystick_first_period"
-ENDS = ""
-"""Stands for the plan that Stripe is set up for where its subscription ends with the period."""
 TURNING = timedelta(hours=2)
 """After a boundary, for Stripe's own period to turn."""
 TURN_LOOK, DRIFT_LOOK = timedelta(minutes=10), timedelta(hours=1)
@@ -100,7 +99,7 @@ class SubscriptionActivities:
         of = await present_period(self._ledger, self._client, order)
         account = of.account
         _, open_period = period_at(account.anchor, account.time_zone, account.invoiced_until)
-        wanted, plan, boundary = None, ENDS, account.cancel_at
+        wanted, plan, boundary = None, NO_PLAN, account.cancel_at
         if boundary is None:
             agreed = await agreed_at(self._ledger, of.customer_id, max(open_period.end, order.now))
             wanted, plan, boundary = await self._wanted(agreed), agreed.plan, open_period.end

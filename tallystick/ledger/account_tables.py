@@ -247,7 +247,7 @@ class StatementItem(SQLModel, table=True):
 class Invoice(SQLModel, table=True):
     """A Stripe invoice as Stripe showed it last, and since when it waits for its money.
 
-    `purpose` is `period`, `opening`, `final` or `top_up`. `failed_at` is the first failed payment
+    `purpose` is `period`, `opening` or `top_up`. `failed_at` is the first failed payment
     since it was last paid in full; it stays while retries fail. `checked_at` is when it was last
     fetched; an older look never overwrites a newer one.
     """

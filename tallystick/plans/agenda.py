@@ -30,6 +30,10 @@ LOOK_AGAIN = timedelta(days=1)
 """An open invoice is looked at this often, in case its events were lost on the way."""
 
 
+NO_PLAN = ""
+"""Stands for the plan that Stripe is set up for where the account ends with the open period."""
+
+
 class AccountState:
     """Values of the search attribute `BillingState` that an account can take."""
 
@@ -208,11 +212,22 @@ def _of_books(customer_id: str, books: AccountBooks, period: Period) -> Iterator
             steps=("settle_period", "open_subscription", "check_anchor"),
         )
         return
-    if books.cancel_at is None and books.aligned_plan != books.plan_after:
+    if books.cancel_at is not None and books.invoiced_until >= books.cancel_at:
+        yield Due(
+            kind="end",
+            at=books.cancel_at,
+            words="the account has come to its end",
+            steps=("end_account",),
+        )
+        return
+    plan_after = books.plan_after if books.cancel_at is None else NO_PLAN
+    if books.aligned_plan != plan_after:
         yield Due(
             kind="align",
             at=books.opened_at,
-            words=f"tell Stripe of the plan {books.plan_after}",
+            words=f"tell Stripe of the plan {plan_after}"
+            if plan_after
+            else "tell Stripe of the end",
             steps=("align_subscription",),
         )
     ending = books.cancel_at is not None and period.end >= books.cancel_at
@@ -232,11 +247,19 @@ def _of_books(customer_id: str, books: AccountBooks, period: Period) -> Iterator
 
 def _closing(*, subscribed: bool, ending: bool) -> tuple[str, ...]:
     if not subscribed:
-        last = "end_account" if ending else "open_subscription"
-        return ("close_books", "settle_period", "finish_period", last)
+        # What is left of another model (late usage, corrections) is on an invoice of ours.
+        return (
+            "close_books",
+            "settle_period",
+            "put_on_invoice",
+            "finalize_invoice",
+            "finish_period",
+            "end_account" if ending else "open_subscription",
+        )
     if ending:
         # Stripe's last invoice, made by the cancellation, is held and completed as any other.
         return (
+            "hold_draft",
             "close_books",
             "verify_metering",
             "settle_period",

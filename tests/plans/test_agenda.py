@@ -8,6 +8,7 @@ import pytest
 from tallystick.contracts import Due
 from tallystick.plans.agenda import (
     JITTER,
+    NO_PLAN,
     SETTLING,
     AccountBooks,
     AccountView,
@@ -88,11 +89,16 @@ def test_an_account_that_ends_closes_then_and_for_good() -> None:
     books = replace(BOOKS, cancel_at=datetime(2027, 2, 20, tzinfo=UTC))
     looked = agenda(replace(VIEW, books=books), NOW)
     assert looked.period_end == books.cancel_at
-    close = looked.dues[0]
+    assert [due.kind for due in looked.dues] == ["align", "close"]
+    aligned = replace(books, aligned_plan=NO_PLAN)
+    (close,) = agenda(replace(VIEW, books=aligned), NOW).dues
     assert close.steps[-1] == "end_account"
     # Stripe drops usage that it has not been told before a cancellation.
     assert close.steps.index("verify_metering") < close.steps.index("cancel_subscription")
     assert close.steps.index("cancel_subscription") < close.steps.index("finalize_invoice")
+    # Killed between the last invoice and the end, nothing but the end is left to do.
+    invoiced = replace(aligned, invoiced_until=datetime(2027, 2, 20, tzinfo=UTC))
+    assert [d.kind for d in agenda(replace(VIEW, books=invoiced), NOW).dues] == ["end"]
     ended = agenda(replace(VIEW, books=replace(books, ended_at=books.cancel_at)), NOW)
     assert (ended.state, ended.dues) == ("ended", ())
 
