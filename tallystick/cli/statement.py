@@ -1,6 +1,7 @@
 """`tallystick statement`: what a period came to, as text, JSON, CSV or HTML."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -12,12 +13,12 @@ from tallystick.cli.output import JsonFlag, fail, print_json, print_rows
 from tallystick.ledger import invoices, statements
 from tallystick.ledger.account_tables import Invoice
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.statements import Stored
 from tallystick.plans.fees import FeeTerms
+from tallystick.plans.statement import Statement
 from tallystick.settings import get_settings
 from tallystick.statements.html import as_html
 from tallystick.statements.seen import seen_of
-from tallystick.statements.sheet import InvoiceSeen, cents, lay_out
+from tallystick.statements.sheet import in_dollars, instant, lay_out, processing_fees
 from tallystick.statements.spreadsheet import as_csv
 from tallystick.statements.text import as_text
 
@@ -50,68 +51,70 @@ def statement(
     as_json: bool = JsonFlag,
 ) -> None:
     """Show what a period came to, and what collects it."""
+    as_json = as_json or as_ is Format.JSON
     if every:
-        _list(customer, as_json=as_json)
+        if as_ in (Format.CSV, Format.HTML):
+            fail(f"--format: {as_.value} is for one statement; a list is text or json")
+        _list(customer, operator=operator, as_json=as_json)
         return
-
-    async def read(tx: Transaction) -> tuple[Stored | None, Sequence[Invoice]]:
-        await existing(tx, customer)
-        if period is None:
-            found = await statements.latest(tx, customer)
-        else:
-            found = await statements.get(tx, customer, period)
-        if found is None:
-            return None, ()
-        return found, await invoices.of_period(tx, customer, found.statement.ordinal)
-
-    stored, collected_by = in_ledger(read)
-    if stored is None:
-        which = "no statement yet" if period is None else f"no statement {period}"
-        fail(f"PERIOD: customer {customer!r} has {which}; see them with --list")
-    shown = stored.statement if operator else stored.statement.for_customer()
+    found, collected_by = in_ledger(lambda tx: _read(tx, customer, period))
+    shown = found if operator else found.for_customer()
     seen = [seen_of(invoice) for invoice in collected_by]
-    if as_json or as_ is Format.JSON:
-        print_json({**shown.model_dump(mode="json"), "invoices": [_as_data(each) for each in seen]})
-        return
     settings = get_settings()
-    sheet = lay_out(shown, seen, FeeTerms(settings.fee_percent, settings.fee_fixed_usd))
+    fees = FeeTerms(settings.fee_percent, settings.fee_fixed_usd)
+    if as_json:
+        beside: dict[str, Any] = {"invoices": [asdict(each) for each in seen]}
+        if operator:
+            beside["processing_fees_usd"] = processing_fees(seen, fees)
+        print_json(shown.model_dump(mode="json") | beside)
+        return
+    sheet = lay_out(shown, seen, fees)
     write = {Format.TEXT: as_text, Format.CSV: as_csv, Format.HTML: as_html}[as_]
     typer.echo(write(sheet), nl=False)
 
 
-def _list(customer: str, *, as_json: bool) -> None:
-    async def read(tx: Transaction) -> Sequence[Stored]:
-        await existing(tx, customer)
-        return await statements.list_all(tx, customer)
+async def _read(
+    tx: Transaction, customer: str, period: int | None
+) -> tuple[Statement, Sequence[Invoice]]:
+    await existing(tx, customer)
+    if period is None:
+        stored = await statements.latest(tx, customer)
+    else:
+        stored = await statements.get(tx, customer, period)
+    if stored is None:
+        fail(
+            f"PERIOD: customer {customer!r} has no statement yet; it is written when a period ends"
+            if period is None
+            else f"PERIOD: customer {customer!r} has no statement {period}; see them with --list"
+        )
+    found = stored.statement
+    return found, [
+        *await invoices.of_period(tx, customer, found.ordinal),
+        *await invoices.top_ups_paid(tx, customer, found.period_start, found.period_end),
+    ]
 
-    found = [stored.statement for stored in in_ledger(read)]
+
+def _list(customer: str, *, operator: bool, as_json: bool) -> None:
+    async def read(tx: Transaction) -> Sequence[Statement]:
+        await existing(tx, customer)
+        return [stored.statement for stored in await statements.list_all(tx, customer)]
+
+    found = in_ledger(read)
     if as_json:
-        print_json([each.for_customer().model_dump(mode="json") for each in found])
+        shown = found if operator else [each.for_customer() for each in found]
+        print_json([each.model_dump(mode="json") for each in shown])
         return
     print_rows(
         ("period", "from", "to", "plan", "usage $", "due $"),
         [
             (
                 each.ordinal,
-                each.period_start,
-                each.period_end,
+                instant(each, each.period_start),
+                instant(each, each.period_end),
                 each.plan,
                 each.usage_usd,
-                cents(each.due_cents),
+                in_dollars(each.due_cents),
             )
             for each in found
         ],
     )
-
-
-def _as_data(each: InvoiceSeen) -> dict[str, Any]:
-    return {
-        "invoice_id": each.invoice_id,
-        "status": each.status,
-        "currency": each.currency,
-        "total_cents": each.total_cents,
-        "tax_cents": each.tax_cents,
-        "paid_cents": each.paid_cents,
-        "due_at": each.due_at,
-        "paid_at": each.paid_at,
-    }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
@@ -98,9 +98,23 @@ async def find(tx: Transaction, stripe_invoice_id: str) -> Invoice | None:
 
 async def of_period(tx: Transaction, customer_id: str, ordinal: int) -> Sequence[Invoice]:
     """Return the invoices that collect the statement of that number, as they were made."""
+    return await _listed(tx, customer_id, col(Invoice.ordinal) == ordinal)
+
+
+async def top_ups_paid(
+    tx: Transaction, customer_id: str, start: datetime, end: datetime
+) -> Sequence[Invoice]:
+    """Return the invoices of credit that were paid from `start` on and before `end`."""
+    paid = (col(Invoice.paid_at) >= start, col(Invoice.paid_at) < end)
+    return await _listed(tx, customer_id, col(Invoice.purpose) == "top_up", *paid)
+
+
+async def _listed(
+    tx: Transaction, customer_id: str, *which: ColumnElement[bool]
+) -> Sequence[Invoice]:
     statement = (
         select(Invoice)
-        .where(col(Invoice.customer_id) == customer_id, col(Invoice.ordinal) == ordinal)
+        .where(col(Invoice.customer_id) == customer_id, *which)
         .order_by(col(Invoice.created_at), col(Invoice.stripe_invoice_id))
     )
     return [entity(Invoice, row) for row in await tx.execute(statement)]

@@ -16,6 +16,7 @@ from tallystick.pricing.tokens import TokenKind
 TOKENS_PER_PAGE = 250
 _READABLE = Context(prec=2, rounding=ROUND_HALF_EVEN)
 _CENT = Decimal("0.01")
+_TEN_CENTS = Decimal("0.1")
 
 
 def explain(rating: Rating, *, book: PriceBook | None = None) -> str:
@@ -54,10 +55,11 @@ def pages(tokens: int) -> str:
 
 
 def dollars(amount: Decimal) -> str:
-    """Write an amount for reading: cents, or two digits of anything smaller."""
-    if abs(amount) >= 1:
-        return f"${amount.quantize(_CENT, rounding=ROUND_HALF_EVEN):,}"
-    return f"${plain(_READABLE.plus(amount))}"
+    """Write an amount for reading: cents, or two digits of what is below ten of them."""
+    sign, size = ("-", -amount) if amount < 0 else ("", amount)
+    if size >= _TEN_CENTS:
+        return f"{sign}${size.quantize(_CENT, rounding=ROUND_HALF_EVEN):,}"
+    return f"{sign}${plain(_READABLE.plus(size))}"
 
 
 def _answer_share(rating: Rating) -> list[str]:

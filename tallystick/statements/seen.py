@@ -8,11 +8,12 @@ def seen_of(invoice: Invoice) -> InvoiceSeen:
     """Return what Stripe showed last of an invoice."""
     return InvoiceSeen(
         invoice_id=invoice.stripe_invoice_id,
+        purpose=invoice.purpose,
         status=invoice.status,
+        currency=invoice.currency,
         total_cents=invoice.total_cents,
         tax_cents=invoice.tax_cents,
         paid_cents=invoice.amount_paid_cents,
-        currency=invoice.currency,
         due_at=invoice.due_at,
         paid_at=invoice.paid_at,
     )

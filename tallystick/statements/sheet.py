@@ -1,44 +1,43 @@
-"""The layout of a statement: headings, sentences and tables, for every format to draw.
+"""The layout of a statement: heading, sentences and tables, for every format to draw.
 
 The order is that of a reader: what is to be paid and why, then what was used, then what it means in
-allowance, balance and savings, and last, in the operator's copy only, cost and margin. Exact
-amounts stand in every line, cents only where something is collected.
+allowance, balance and savings, and last, in the operator's copy only, cost and margin. Every table
+adds up by itself, in exact amounts; cents stand only where something is collected.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from tallystick.money import plain, total
+from tallystick.money import EXACT, total
 from tallystick.plans.fees import FeeTerms
-from tallystick.plans.statement import OperatorCopy, SectionName, Statement
+from tallystick.plans.statement import (
+    Collector,
+    OperatorCopy,
+    SectionName,
+    Statement,
+    TierPart,
+    TierUse,
+)
+from tallystick.pricing.tokens import TokenKind
+from tallystick.statements.grid import Cell, Grid, exact, without_empty_columns
 
 SECTIONS: dict[SectionName, str] = {
     "usage": "Usage",
     "late_usage": "Usage of earlier periods, recorded later",
     "adjustments": "Corrections of earlier usage",
 }
-COLLECTORS = {
-    "metered": "Stripe, from meter events",
-    "subscription": "Stripe, by the subscription",
-    "new_subscription": "Stripe, by the next subscription",
+COLLECTORS: dict[Collector, str] = {
+    "metered": "metered price",
+    "subscription": "base price",
+    "new_subscription": "invoice of the new subscription",
     "item": "invoice item",
-    "wallet": "paid from credit",
 }
-
-Cell = str | int | Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table with a heading of its own. Numbers stand to the right, `foot` under a line."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    foot: tuple[Cell, ...] | None = None
+"""The kind of invoice line. What the wallet has paid is on none."""
+PURPOSES = {"top_up": "credit"}
+"""What an invoice is for that does not collect the statement itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +52,19 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceSeen:
-    """An invoice that collects the statement, as Stripe showed it last. Amounts are in cents."""
+    """An invoice that belongs to the statement, as Stripe showed it last. Amounts are in cents.
+
+    `purpose` is `period` or `opening` for one that collects the statement, `top_up` for credit that
+    was bought in the period.
+    """
 
     invoice_id: str
+    purpose: str
     status: str
+    currency: str
     total_cents: int
     tax_cents: int
     paid_cents: int
-    currency: str
     due_at: datetime | None = None
     paid_at: datetime | None = None
 
@@ -68,16 +72,17 @@ class InvoiceSeen:
 def lay_out(
     statement: Statement, invoices: Sequence[InvoiceSeen] = (), fees: FeeTerms | None = None
 ) -> Sheet:
-    """Lay a statement out with the invoices that collect it.
+    """Lay a statement out with the invoices that belong to it.
 
     The operator's part is there if the statement has it (`Statement.for_customer` takes it out);
     `fees` then say what being paid costs.
     """
     grids = [
-        _collected(statement),
+        *_collected(statement),
         *_invoices(statement, invoices),
         *_used(statement),
-        *_allowance(statement),
+        *_left_to_pay(statement),
+        *_tokens(statement),
         *_tiers(statement),
         *_wallet(statement),
         *_savings(statement),
@@ -86,127 +91,176 @@ def lay_out(
         grids += _operator(statement.operator, invoices, fees)
     return Sheet(
         title=f"Statement {statement.ordinal} of {statement.customer_name}",
-        heading=(
-            ("customer", statement.customer_id),
-            ("period", f"{_at(statement, statement.period_start)} to "
-                       f"{_at(statement, statement.period_end)}"),
-            ("plan", statement.plan),
-            ("to pay", f"${cents(statement.due_cents)}"),
-        ),
+        heading=tuple(_heading(statement)),
         sentences=statement.summary,
-        grids=tuple(grids),
-    )  # fmt: skip
+        grids=tuple(map(without_empty_columns, grids)),
+    )
 
 
-def cents(amount: int) -> str:
-    """Write cents as dollars, always with two decimals."""
-    return f"{Decimal(amount).scaleb(-2):,.2f}"
+def processing_fees(invoices: Iterable[InvoiceSeen], fees: FeeTerms) -> Decimal:
+    """Return what it cost to be paid what was paid on these invoices, exactly."""
+    return total(fees.fee(each.paid_cents) for each in invoices)
 
 
-def _at(statement: Statement, instant: datetime) -> str:
-    return instant.astimezone(ZoneInfo(statement.time_zone)).strftime("%Y-%m-%d %H:%M %Z")
+def in_dollars(cents: int) -> Decimal:
+    """Return cents as dollars."""
+    return Decimal(cents).scaleb(-2)
 
 
-def _collected(statement: Statement) -> Grid:
-    rows = [
-        (line.description, COLLECTORS[line.collected_by], line.amount_usd, cents(line.amount_cents))
-        for line in statement.lines
-    ]
-    if statement.remainder_usd:
-        rows.append(("left out by rounding to cents", "", -statement.remainder_usd, ""))
-    return Grid(
-        "What is collected",
-        ("line", "collected by", "exact $", "$"),
-        tuple(rows),
+def instant(statement: Statement, at: datetime) -> str:
+    """Write an instant in the time zone that the statement's period is counted in."""
+    return at.astimezone(ZoneInfo(statement.time_zone)).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _heading(statement: Statement) -> Iterator[tuple[str, str]]:
+    start, end = (instant(statement, at) for at in (statement.period_start, statement.period_end))
+    due = in_dollars(statement.due_cents)
+    if statement.operator is not None:
+        yield "copy", "the operator's, with cost and margin"
+    yield "customer", statement.customer_id
+    # The statement 0 opens an account: its period has no length.
+    yield "period", f"{start} to {end}" if statement.ordinal else f"opening on {start}"
+    yield "plan", statement.plan
+    yield "given back" if due < 0 else "to pay", f"${exact(abs(due))}"
+
+
+# --- What is to be paid ---------------------------------------------------------------------------
+def _collected(statement: Statement) -> Iterator[Grid]:
+    rows: list[tuple[Cell, ...]] = [
         (
-            "due",
-            "",
-            _shown(statement.due_usd - statement.remainder_usd),
-            cents(statement.due_cents),
-        ),
+            line.description,
+            COLLECTORS[line.collected_by],
+            line.amount_usd,
+            in_dollars(line.amount_cents),
+        )
+        for line in statement.lines
+        if line.collected_by != "wallet"
+    ]
+    if not rows:
+        return
+    if statement.remainder_usd:
+        rows.append(("rounding to cents", "", -statement.remainder_usd, ""))
+    due = in_dollars(statement.due_cents)
+    yield Grid(
+        "What is collected",
+        ("line", "as", "$", "due $"),
+        tuple(rows),
+        ("due", "", due, due),
     )
 
 
 def _invoices(statement: Statement, invoices: Sequence[InvoiceSeen]) -> Iterator[Grid]:
-    if not invoices:
-        return
-    yield Grid(
-        "Invoices, as Stripe shows them",
-        ("invoice", "status", "currency", "total", "of it tax", "paid", "due", "paid at"),
-        tuple(
-            (
-                each.invoice_id,
-                each.status,
-                each.currency.upper(),
-                cents(each.total_cents),
-                cents(each.tax_cents),
-                cents(each.paid_cents),
-                _at(statement, each.due_at) if each.due_at else "",
-                _at(statement, each.paid_at) if each.paid_at else "",
-            )
-            for each in invoices
-        ),
-    )
+    if invoices:
+        yield Grid(
+            "Invoices, as Stripe shows them",
+            ("invoice", "for", "status", "currency", "total", "tax in it", "paid"),
+            tuple(
+                (
+                    each.invoice_id,
+                    PURPOSES.get(each.purpose, ""),
+                    _status(statement, each),
+                    each.currency.upper(),
+                    in_dollars(each.total_cents),
+                    in_dollars(each.tax_cents) if each.tax_cents else "",
+                    in_dollars(each.paid_cents) if each.paid_cents else "",
+                )
+                for each in invoices
+            ),
+        )
 
 
+def _status(statement: Statement, invoice: InvoiceSeen) -> str:
+    if invoice.status == "paid" and invoice.paid_at is not None:
+        return f"paid {instant(statement, invoice.paid_at)}"
+    if invoice.status == "open" and invoice.due_at is not None:
+        return f"open, due {instant(statement, invoice.due_at)}"
+    return invoice.status
+
+
+# --- What was used, and what it means -------------------------------------------------------------
 def _used(statement: Statement) -> Iterator[Grid]:
     for name, section in statement.sections.items():
         rows: list[tuple[Cell, ...]] = [
-            (line.model, _words(line.kind), line.quantity, line.charge_usd)
+            # Only a price may have been corrected.
+            (line.model, _kind(line.kind), line.quantity or "", line.charge_usd)
             for line in section.lines
         ]
         if section.rounding_usd:
             rows.append(("rounding of each request to nano-USD", "", "", section.rounding_usd))
-        count = f"{section.records:,} request{'' if section.records == 1 else 's'}"
+        one = "correction" if name == "adjustments" else "request"
+        count = f"{section.records:,} {one}{'' if section.records == 1 else 's'}"
         yield Grid(
             SECTIONS[name],
-            ("model", "kind", "tokens", "charge $"),
+            ("model", "kind", "quantity", "$"),
             tuple(rows),
             (count, "", "", section.charge_usd),
         )
 
 
-def _allowance(statement: Statement) -> Iterator[Grid]:
-    use = statement.allowance
-    if use is None:
+def _left_to_pay(statement: Statement) -> Iterator[Grid]:
+    """Yield how what was charged becomes what is to be paid for it, where that is less."""
+    credit = total(line.amount_usd for line in statement.lines if line.kind == "credits")
+    allowance = statement.allowance
+    if not credit and allowance is None:
         return
-    rows: list[tuple[Cell, ...]] = []
-    if use.included_usd is not None and use.left_usd is not None:
-        rows.append(("usage", f"${plain(use.included_usd)}", f"${plain(use.left_usd)}", ""))
-    rows += [
-        (
-            f"{_words(each.kind)} tokens",
-            f"{each.included:,}",
-            f"{each.left:,}",
-            each.covered_usd,
-        )
-        for each in use.tokens
+    rows: list[tuple[str, Decimal]] = [
+        (SECTIONS[name], section.charge_usd) for name, section in statement.sections.items()
     ]
+    if credit:
+        rows.append(("paid from credit", -credit))
+    if allowance is not None and allowance.tokens:
+        rows.append(("included tokens", -total(each.covered_usd for each in allowance.tokens)))
+    if allowance is not None and allowance.included_usd is not None:
+        used = EXACT.subtract(allowance.included_usd, allowance.left_usd or Decimal(0))
+        rows.append((f"included usage of ${exact(allowance.included_usd)}", -used))
+    left = total(amount for _, amount in rows)
     yield Grid(
-        "What the plan includes",
-        ("of", "included", "left", "let off $"),
-        tuple(rows),
-        ("let off in all, and beyond it", "", _shown(use.overage_usd), use.covered_usd),
+        "What of the usage is left to pay", ("line", "$"), tuple(rows), ("left to pay", left)
     )
 
 
-def _tiers(statement: Statement) -> Iterator[Grid]:
-    for segment in statement.tiers.segments if statement.tiers else ():
-        if segment.mode == "none":
-            continue
+def _tokens(statement: Statement) -> Iterator[Grid]:
+    included = statement.allowance.tokens if statement.allowance else ()
+    if included:
         yield Grid(
-            f"Volume prices ({segment.mode}, plan {segment.plan})",
-            ("up to $", "factor", "charge $", "comes to $"),
+            "Tokens that the plan includes",
+            ("kind", "included", "used", "left", "covered $"),
             tuple(
-                (
-                    "beyond" if part.up_to_usd is None else part.up_to_usd,
-                    part.factor,
-                    part.charge_usd,
-                    part.amount_usd,
-                )
-                for part in segment.parts
+                (_kind(each.kind), each.included, each.used, each.left, each.covered_usd)
+                for each in included
             ),
         )
+
+
+def _tiers(statement: Statement) -> Iterator[Grid]:
+    use = statement.tiers
+    if use is None or not use.before_usd:
+        return
+    several = len(use.segments) > 1
+    rows = [_bracket(each, part, several) for each in use.segments for part in each.parts]
+    rounding = EXACT.subtract(use.after_usd, total(row[-1] for row in rows))
+    if rounding and not several:
+        rows.append(("", "", "rounding", "", "", rounding))
+    yield Grid(
+        "Volume prices, averaged by time" if several else f"Volume prices ({use.segments[0].mode})",
+        ("terms", "in force", "up to $", "factor", "of $", "$"),
+        tuple(rows),
+        ("average" if several else "", "", "", "", use.before_usd, use.after_usd),
+    )
+
+
+def _bracket(
+    segment: TierUse, part: TierPart, several: bool
+) -> tuple[Cell, Cell, Cell, Cell, Cell, Decimal]:
+    mode = "" if segment.mode == "none" else f" ({segment.mode})"
+    return (
+        f"{segment.plan}{mode}" if several else "",
+        str(timedelta(seconds=segment.seconds)) if several else "",
+        "no limit" if part.up_to_usd is None else part.up_to_usd,
+        part.factor,
+        part.charge_usd,
+        part.amount_usd,
+    )
 
 
 def _wallet(statement: Statement) -> Iterator[Grid]:
@@ -230,44 +284,48 @@ def _wallet(statement: Statement) -> Iterator[Grid]:
 def _savings(statement: Statement) -> Iterator[Grid]:
     saved = statement.savings
     rows = (("prompt caching", saved.cache_usd), ("batch price", saved.batch_usd))
-    if any(amount for _, amount in rows):
-        yield Grid("Savings in these charges", ("through", "$"), rows)
+    if some := tuple(row for row in rows if row[1]):
+        yield Grid("Savings in these charges", ("through", "$"), some)
 
 
+# --- The operator's copy --------------------------------------------------------------------------
 def _operator(
     own: OperatorCopy, invoices: Sequence[InvoiceSeen], fees: FeeTerms | None
 ) -> Iterator[Grid]:
-    paid = total(fees.fee(each.paid_cents) for each in invoices) if fees else Decimal(0)
-    yield Grid(
-        "Margin (operator's copy)",
-        ("of this period's service", "$"),
-        (
-            ("earned", own.earned_usd),
-            ("Claude's price for the answers", -own.cost_usd),
+    rows = [("earned", own.earned_usd), ("Claude's price for the answers", -own.cost_usd)]
+    lost = own.lost
+    if lost.failed or lost.unknown:
+        rows.append(
             (
-                f"calls without an answer ({own.lost.failed} failed, {own.lost.unknown} unknown), "
+                f"calls without an answer ({lost.failed} failed, {lost.unknown} unknown), "
                 "estimated",
-                -own.lost.estimated_cost_usd,
-            ),
-            ("processing fees on what was paid", -paid),
-        ),
-        ("margin", own.margin_usd - paid),
-    )
+                -lost.estimated_cost_usd,
+            )
+        )
+    margin = own.margin_usd
+    if fees is not None and (paying := processing_fees(invoices, fees)):
+        rows.append(("processing fees on what was paid", -paying))
+        margin = EXACT.subtract(margin, paying)
+    if any(amount for _, amount in rows):
+        yield Grid(
+            "Margin of this period's service", ("line", "$"), tuple(rows), ("margin", margin)
+        )
     if own.costs:
         yield Grid(
-            "Claude's price (operator's copy)",
-            ("section", "model", "kind", "cost $"),
+            "Claude's price",
+            ("section", "model", "kind", "$"),
             tuple(
-                (SECTIONS[each.section], each.model, _words(each.kind), each.cost_usd)
+                (SECTIONS[each.section], each.model, _kind(each.kind), each.cost_usd)
                 for each in own.costs
             ),
-            ("", "", "", own.cost_usd),
+            ("in all", "", "", own.cost_usd),
         )
+
+
+# --- Words ----------------------------------------------------------------------------------------
+def _kind(kind: TokenKind) -> str:
+    return "web searches" if kind == TokenKind.WEB_SEARCH else f"{_words(kind)} tokens"
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _shown(amount: Decimal) -> Decimal:
-    return amount + 0  # no negative zero

@@ -1,38 +1,43 @@
-"""A statement as CSV: one row a line of any table, exact amounts, for a spreadsheet or a script.
+"""A statement as CSV: every line of every table under one header, for a spreadsheet or a script.
 
-A cell that a spreadsheet would take for a formula is set in quotes of its own: names and
-descriptions are other people's text.
+A column stands for the same in every table and is empty where a table has none of it; the heading
+of the statement stands before each line. A table's `total` row comes last. Text that a spreadsheet
+would take for a formula has a quote set before it: names are other people's.
 """
 
 import csv
 import io
-from decimal import Decimal
+from collections.abc import Iterator
 
-from tallystick.money import plain
-from tallystick.statements.sheet import Cell, Sheet
+from tallystick.statements.grid import Grid, written
+from tallystick.statements.sheet import Sheet
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def as_csv(sheet: Sheet) -> str:
-    """Write every table of the sheet, each line with the table's name before it."""
+    """Write every table of the sheet; amounts without separators, exactly."""
+    heading = {name: _safe(value) for name, value in (("statement", sheet.title), *sheet.heading)}
+    rows = [heading | row for grid in sheet.grids for row in _rows(grid)]
     text = io.StringIO()
-    writer = csv.writer(text)
-    for grid in sheet.grids:
-        writer.writerow(["table", *grid.columns])
-        for row in [*grid.rows, *([grid.foot] if grid.foot else [])]:
-            writer.writerow([grid.title, *(_cell(cell) for cell in row)])
+    # As they come up first: dict.fromkeys is an ordered set.
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def _cell(cell: Cell) -> str:
-    if isinstance(cell, Decimal):
-        return plain(cell)
-    if isinstance(cell, int):
-        return str(cell)
-    text = cell.replace(",", "") if cell.replace(",", "").replace(".", "").isdigit() else cell
-    return f"'{text}" if text.startswith(_FORMULA) and not _is_amount(text) else text
+def _rows(grid: Grid) -> Iterator[dict[str, str]]:
+    for number, (line, cells) in enumerate(
+        zip(grid.lines, written(grid, separator=""), strict=True)
+    ):
+        kind = "line" if number < len(grid.rows) else "total"
+        safe = (
+            _safe(cell) if isinstance(raw, str) else cell
+            for raw, cell in zip(line, cells, strict=True)
+        )
+        yield {"table": grid.title, "row": kind, **dict(zip(grid.columns, safe, strict=True))}
 
 
-def _is_amount(text: str) -> bool:
-    return text.removeprefix("-").replace(",", "").replace(".", "", 1).isdigit()
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,34 +1,40 @@
-"""A statement for a terminal or a mail: columns set with spaces, no wider than its longest line."""
+"""A statement for a terminal or a mail: columns set with spaces, prose and long cells wrapped.
 
+Amounts and ids are never broken, so a table can be wider than the page. What a terminal would take
+for a command to itself is left out: names are other people's text.
+"""
+
+import textwrap
+import unicodedata
 from collections.abc import Iterator
-from decimal import Decimal
+from itertools import zip_longest
 
-from tallystick.money import plain
-from tallystick.statements.sheet import Cell, Grid, Sheet
+from rich.cells import cell_len
 
+from tallystick.statements.grid import Grid, written
+from tallystick.statements.sheet import Sheet
+
+_PAGE = 80
+_CELL = 36
+"""Text in a cell is wrapped from here on, which keeps most tables on a page."""
 _GAP = "  "
 
 
 def as_text(sheet: Sheet) -> str:
     """Write the sheet as plain text."""
-    return "\n".join(_lines(sheet)) + "\n"
-
-
-def written(cell: Cell) -> str:
-    """Write one cell: amounts exactly, counts with separators."""
-    if isinstance(cell, Decimal):
-        return plain(cell)
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    return "\n".join(line.rstrip() for line in _lines(sheet)) + "\n"
 
 
 def _lines(sheet: Sheet) -> Iterator[str]:
-    yield sheet.title
-    yield "=" * len(sheet.title)
+    title = _harmless(sheet.title)
+    yield title
+    yield "=" * cell_len(title)
     name = max(len(name) for name, _ in sheet.heading)
     for key, value in sheet.heading:
-        yield f"{key:<{name}}{_GAP}{value}"
+        yield f"{key:<{name}}{_GAP}{_harmless(value)}"
     yield ""
-    yield from sheet.sentences
+    for sentence in sheet.sentences:
+        yield from textwrap.wrap(_harmless(sentence), _PAGE, break_long_words=False)
     for grid in sheet.grids:
         yield ""
         yield grid.title
@@ -36,28 +42,37 @@ def _lines(sheet: Sheet) -> Iterator[str]:
 
 
 def _table(grid: Grid) -> Iterator[str]:
-    rows = [[written(cell) for cell in row] for row in grid.rows]
-    foot = [written(cell) for cell in grid.foot] if grid.foot else None
-    every = [list(grid.columns), *rows, *([foot] if foot else [])]
-    widths = [max(len(row[index]) for row in every) for index in range(len(grid.columns))]
-    right = [is_number(grid, index) for index in range(len(grid.columns))]
+    numbers = [grid.is_number(index) for index in range(len(grid.columns))]
+    rows = [[_wrapped(cell) for cell in row] for row in [grid.columns, *written(grid)]]
+    widths = [
+        max(cell_len(line) for cell in column for line in cell)
+        for column in zip(*rows, strict=True)
+    ]
 
-    def line(row: list[str]) -> str:
-        cells = zip(row, widths, right, strict=True)
-        return _GAP.join(f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in cells).rstrip()
+    def drawn(row: list[list[str]]) -> Iterator[str]:
+        for line in zip_longest(*row, fillvalue=""):
+            cells = zip(line, widths, numbers, strict=True)
+            yield _GAP.join(_padded(cell, width, right) for cell, width, right in cells)
 
-    yield line(list(grid.columns))
-    yield _GAP.join("-" * width for width in widths)
-    for row in rows:
-        yield line(row)
-    if foot:
-        yield _GAP.join("-" * width for width in widths)
-        yield line(foot)
+    rule = _GAP.join("-" * width for width in widths)
+    head, *body = rows
+    yield from drawn(head)
+    yield rule
+    for row in body[: len(grid.rows)]:
+        yield from drawn(row)
+    if grid.foot:
+        yield rule
+        yield from drawn(body[-1])
 
 
-def is_number(grid: Grid, index: int) -> bool:
-    """Tell whether a column stands to the right: its heading is money, or its cells are counts."""
-    if grid.columns[index].endswith("$"):
-        return True
-    cells = [row[index] for row in grid.rows if row[index] != ""]
-    return bool(cells) and all(isinstance(cell, int | Decimal) for cell in cells)
+def _wrapped(cell: str) -> list[str]:
+    return textwrap.wrap(_harmless(cell), _CELL, break_long_words=False) or [""]
+
+
+def _padded(cell: str, width: int, right: bool) -> str:
+    space = " " * (width - cell_len(cell))
+    return space + cell if right else cell + space
+
+
+def _harmless(text: str) -> str:
+    return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)

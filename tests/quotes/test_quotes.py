@@ -70,9 +70,9 @@ def test_savings_follow_the_markup_of_each_kind() -> None:
 def test_it_is_said_in_pages_and_dollars() -> None:
     said = quote_request(body(), NOON, counted=100_000).explanation
     assert "by Claude's own count, is about 400 pages of text" in said
-    assert "between $0.2 and $0.21" in said
+    assert "between $0.20 and $0.21" in said
     assert "would save about $0.19; keeping it there costs $0.05 extra" in said
-    assert "In a batch it would cost up to $0.1 less" in said
+    assert "In a batch it would cost up to $0.10 less" in said
 
 
 def test_short_prompts_and_fast_ones_are_not_promised_what_they_cannot_have() -> None:
