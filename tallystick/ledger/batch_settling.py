@@ -117,7 +117,7 @@ WITH ended AS (
         customer_terms_from, cost_usd, charge_nano_usd, lines, explanation, warnings,
         caller_metadata
     )
-    SELECT :customer_id, e.request_id, e.attempt_id,
+    SELECT CAST(:customer_id AS varchar), e.request_id, e.attempt_id,
         (
             SELECT count(*) FROM attempts c
             WHERE c.customer_id = :customer_id AND c.request_id = e.request_id
