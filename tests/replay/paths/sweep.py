@@ -7,7 +7,8 @@ from typing import Any
 from temporalio.client import WorkflowHandle
 
 from tallystick.contracts import SWEEP, TASK_QUEUE
-from tallystick.ledger import accounts
+from tallystick.ledger import inbox
+from tallystick.stripe_events import Form
 from tests.replay.stage import Stage
 from tests.support.house import House, open_house
 
@@ -22,10 +23,9 @@ async def swept(house: House) -> Run:
 
 
 async def swept_but_for_one_step(house: House) -> Run:
-    # An account that was opened long ago makes it time to ask for events.
-    opened = datetime.now(UTC) - timedelta(days=1)
+    # It is time to ask Stripe for its events.
     async with house.ledger.begin() as tx:
-        await accounts.open_account(tx, house.customer, opened, "UTC", opened)
+        await inbox.note_read(tx, Form.SNAPSHOT, datetime.now(UTC) - timedelta(days=1))
     await house.stripe.order("server_error", match="GET /v1/events?")
     run = await _started(house, "swept_but_for_one_step")
     found = await run.result()

@@ -1,0 +1,119 @@
+"""The sweep: its schedule, on a real server, and one run of it by the production worker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest_asyncio
+from temporalio.client import Client as TemporalClient
+from temporalio.client import (
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionStartWorkflow,
+    ScheduleHandle,
+    ScheduleIntervalSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+
+from tallystick.contracts import SWEEP
+from tallystick.ledger import customers, inbox, notices
+from tallystick.ledger.database import Ledger
+from tallystick.metering import CHARGE_METER, meter_identifier
+from tallystick.schedules import SWEEP_EVERY, ensure_schedules
+from tallystick.stripe_events import Envelope, Form, read_event
+from tests.support.house import PATIENCE, House, open_house
+from workflows.sweep import STEPS
+
+NOTE = "Stripe is being moved"
+
+
+@pytest_asyncio.fixture
+async def paused(temporal: TemporalClient) -> AsyncIterator[ScheduleHandle]:
+    """The schedule as it was set up and then paused by an operator; it ends with the test."""
+    (name,) = await ensure_schedules(temporal)
+    schedule = temporal.get_schedule_handle(name)
+    await schedule.pause(note=NOTE)
+    yield schedule
+    await schedule.delete()
+
+
+async def test_setting_up_again_keeps_a_pause_and_mends_all_else(
+    temporal: TemporalClient, paused: ScheduleHandle
+) -> None:
+    set_up = (await paused.describe()).schedule
+
+    def as_another_version_had_it(current: ScheduleUpdateInput) -> ScheduleUpdate:
+        schedule = current.description.schedule
+        schedule.spec.intervals = [ScheduleIntervalSpec(every=timedelta(hours=7))]
+        cast("ScheduleActionStartWorkflow", schedule.action).workflow = "SomethingElse"
+        return ScheduleUpdate(schedule)
+
+    await paused.update(as_another_version_had_it)
+    for _ in range(2):
+        assert await ensure_schedules(temporal) == [paused.id]
+        mended = (await paused.describe()).schedule
+        assert mended.state.paused
+        assert mended.state.note == NOTE
+        assert [each.every for each in mended.spec.intervals] == [SWEEP_EVERY]
+        assert cast("ScheduleActionStartWorkflow", mended.action).workflow == SWEEP
+        assert (mended.spec, mended.policy) == (set_up.spec, set_up.policy)
+
+
+async def test_a_triggered_sweep_finds_something_in_every_step(
+    temporal: TemporalClient, paused: ScheduleHandle, database_url: str
+) -> None:
+    async with open_house(temporal, database_url, "acme") as house:
+        await _leave_something_for_every_step(house)
+        await paused.trigger()
+        found = await _swept(temporal, paused)
+        # Stripe's list has whatever happened there; each of the others has its one thing.
+        listed = found["backfill_events"]
+        assert isinstance(listed, int)
+        assert listed > 0
+        assert found == {**dict.fromkeys(STEPS, 1), "backfill_events": listed}
+        await _all_is_told(house.ledger)
+
+
+async def _leave_something_for_every_step(house: House) -> None:
+    # Usage that fills a spend cap, and of which Stripe rejects one event that it had taken.
+    rejected = meter_identifier(house.customer, "one", CHARGE_METER)
+    await house.stripe.order("rejected_later", code="archived_meter", identifier=rejected)
+    charge = (await house.ask("one")).bill.charge_usd
+    await house.done("one")
+    (report,) = (await house.stripe.get("error_reports"))["error_reports"]
+    now = datetime.now(UTC)
+    async with house.ledger.begin() as tx:
+        await customers.set_spend_cap(tx, house.customer, charge)
+        acme = await customers.get(tx, house.customer)
+        assert acme is not None
+        # Both were delivered while Temporal was away.
+        new_card = Envelope(
+            "evt_card", "customer.updated", Form.SNAPSHOT, now,
+            stripe_customer_id=acme.stripe_customer_id,
+        )  # fmt: skip
+        await inbox.receive(tx, [read_event(report), new_card], now)
+        # What else has happened at Stripe was not.
+        await inbox.note_read(tx, Form.SNAPSHOT, now - timedelta(hours=2))
+
+
+async def _swept(temporal: TemporalClient, schedule: ScheduleHandle) -> dict[str, int | str]:
+    """Wait for the run that was triggered; returns what it found."""
+    async with asyncio.timeout(PATIENCE):
+        while not (actions := (await schedule.describe()).info.recent_actions):
+            await asyncio.sleep(0.05)
+        started = cast("ScheduleActionExecutionStartWorkflow", actions[-1].action)
+        run = temporal.get_workflow_handle(started.workflow_id, result_type=dict[str, int | str])
+        return await run.result()
+
+
+async def _all_is_told(ledger: Ledger) -> None:
+    """Wait until customer and operators have been told of it all: the sweep has woken the cycle."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with ledger.begin() as tx:
+                left = [*await notices.waiting(tx, "acme"), *await notices.waiting(tx, None)]
+                waiting = (await inbox.depth(tx)).waiting
+            if not left and not waiting:
+                return
+            await asyncio.sleep(0.05)
