@@ -240,12 +240,17 @@ def _tiers(statement: Statement) -> Iterator[Grid]:
     rows = [_bracket(each, part, several) for each in use.segments for part in each.parts]
     rounding = EXACT.subtract(use.after_usd, total(row[-1] for row in rows))
     if rounding and not several:
-        rows.append(("", "", "rounding", "", "", rounding))
+        rows.append(("", "", "rounding to nano-USD", "", "", rounding))
     yield Grid(
         "Volume prices, averaged by time" if several else f"Volume prices ({use.segments[0].mode})",
-        ("terms", "in force", "up to $", "factor", "of $", "$"),
+        ("terms", "in force", "bracket", "factor", "of $", "$"),
         tuple(rows),
-        ("average" if several else "", "", "", "", use.before_usd, use.after_usd),
+        (
+            *(("average", "", "") if several else ("", "", "in all")),
+            "",
+            use.before_usd,
+            use.after_usd,
+        ),
     )
 
 
@@ -256,7 +261,7 @@ def _bracket(
     return (
         f"{segment.plan}{mode}" if several else "",
         str(timedelta(seconds=segment.seconds)) if several else "",
-        "no limit" if part.up_to_usd is None else part.up_to_usd,
+        "without limit" if part.up_to_usd is None else f"up to ${exact(part.up_to_usd)}",
         part.factor,
         part.charge_usd,
         part.amount_usd,
