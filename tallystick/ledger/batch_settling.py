@@ -104,8 +104,11 @@ WITH ended AS (
         usage = CASE WHEN :doubled THEN s.evidence -> 'usage' END,
         error_type = s.error_type,
         error_message = s.error_message
-    FROM settling s
-    JOIN batch_tries t ON t.job_id = :job_id AND t.number = s.number AND t.shard = :shard
+    FROM settling s CROSS JOIN LATERAL (
+        SELECT attempt_id, round FROM batch_tries
+        WHERE job_id = :job_id AND number = s.number AND shard = :shard
+        LIMIT 1  -- keeps the lookup from becoming a join in the wrong order
+    ) t
     WHERE a.attempt_id = t.attempt_id AND a.outcome IN ('started', 'indeterminate')
     RETURNING a.attempt_id, a.request_id, a.fingerprint, a.model AS asked_model, a.prompt_chars,
         t.round, s.*
@@ -173,7 +176,11 @@ FROM (
 _CHARGES = text("""
 SELECT u.usage_record_id, u.charge_nano_usd
 FROM settling s
-JOIN batch_tries t ON t.job_id = :job_id AND t.number = s.number AND t.shard = :shard
+CROSS JOIN LATERAL (
+    SELECT attempt_id FROM batch_tries
+    WHERE job_id = :job_id AND number = s.number AND shard = :shard
+    LIMIT 1
+) t
 JOIN usage_records u ON u.attempt_id = t.attempt_id
 WHERE u.recorded_at = now() AND u.charge_nano_usd > 0
 ORDER BY u.usage_record_id

@@ -34,20 +34,24 @@ WITH waiting AS (
     FROM (
         SELECT * FROM batch_items item
         WHERE item.job_id = :job_id AND item.number >= :start
-            AND NOT EXISTS (
-                SELECT FROM batch_results r
+            AND (
+                SELECT r.number FROM batch_results r
                 WHERE r.job_id = item.job_id AND r.number = item.number
-            )
-            AND NOT EXISTS (
-                SELECT FROM batch_tries t JOIN batch_shards s USING (job_id, shard)
+                LIMIT 1
+            ) IS NULL
+            AND (
+                SELECT t.number FROM batch_tries t JOIN batch_shards s USING (job_id, shard)
                 WHERE t.job_id = item.job_id AND t.number = item.number AND s.lost_at IS NULL
                     AND s.state IN ('planned', 'sent', 'running', 'ended')
-            )
+                LIMIT 1
+            ) IS NULL
         ORDER BY item.number
         LIMIT :requests
     ) i
-), chosen AS (
-    SELECT * FROM waiting
+), chosen AS MATERIALIZED (
+    -- Numbered here, so that attempts and tries need not be brought together afterwards.
+    SELECT *, nextval(pg_get_serial_sequence('attempts', 'attempt_id')) AS attempt_id
+    FROM waiting
     WHERE bytes_so_far <= :body_bytes OR bytes_so_far = waiting.body_bytes
 ), made AS (
     INSERT INTO batch_shards (
@@ -65,18 +69,16 @@ WITH waiting AS (
     RETURNING shard
 ), begun AS (
     INSERT INTO attempts (
-        customer_id, request_id, number, fingerprint, model, estimated_input_tokens, prompt_chars,
-        outcome, started_at
+        attempt_id, customer_id, request_id, number, fingerprint, model, estimated_input_tokens,
+        prompt_chars, outcome, started_at
     )
-    SELECT customer_id, request_id,
+    SELECT attempt_id, customer_id, request_id,
         (
             SELECT coalesce(max(a.number), 0) + 1 FROM attempts a
             WHERE a.customer_id = chosen.customer_id AND a.request_id = chosen.request_id
         ),
         fingerprint, model, estimated_input_tokens, prompt_chars, 'started', :at
     FROM chosen
-    ORDER BY number
-    RETURNING attempt_id, request_id
 ), tried AS (
     INSERT INTO batch_tries (job_id, number, shard, round, attempt_id)
     SELECT :job_id, chosen.number, made.shard,
@@ -85,8 +87,8 @@ WITH waiting AS (
             FROM batch_tries t JOIN batch_shards s USING (job_id, shard)
             WHERE t.job_id = :job_id AND t.number = chosen.number AND s.lost_at IS NULL
         ),
-        begun.attempt_id
-    FROM begun JOIN chosen USING (request_id) CROSS JOIN made
+        chosen.attempt_id
+    FROM chosen CROSS JOIN made
 )
 SELECT shard FROM made
 """)
@@ -121,14 +123,19 @@ async def plan(
     return None if shard is None else await get(tx, job_id, shard)
 
 
+_BY_INDEX = text(
+    "SELECT set_config(name, 'off', true) "
+    "FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) name"
+)
+
+
 async def by_index(tx: Transaction) -> None:
-    """Have the transaction's joins look rows up one by one.
+    """Have the transaction look rows up one by one.
 
     PostgreSQL knows nothing of tables that were filled a moment ago, and would rather read all of
     the ledger than look up a thousand rows in it.
     """
-    await tx.execute(text("SET LOCAL enable_hashjoin = off"))
-    await tx.execute(text("SET LOCAL enable_mergejoin = off"))
+    await tx.execute(_BY_INDEX)
 
 
 async def bodies(tx: Transaction, shard: BatchShard) -> AsyncGenerator[tuple[int, str], None]:
