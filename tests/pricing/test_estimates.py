@@ -12,6 +12,7 @@ from tallystick.pricing import (
     dearest_input_kind,
     estimate_cost,
     estimate_input_tokens,
+    prompt_chars,
     quote,
 )
 
@@ -41,6 +42,11 @@ def test_a_character_of_several_bytes_may_be_several_tokens():
     latin, cyrillic = estimate_input_tokens(body("a" * 900)), estimate_input_tokens(body("ж" * 900))
     assert cyrillic.high - latin.high == 900
     assert cyrillic.low == latin.low
+
+
+def test_a_prompt_is_as_long_as_its_parts_as_json():
+    params = {"model": "m", "system": "so", "messages": [{"role": "user", "content": "ü"}]}
+    assert prompt_chars(params) == len('"so"') + len('[{"role":"user","content":"ü"}]')
 
 
 def test_white_space_may_cost_nothing():
