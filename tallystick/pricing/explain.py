@@ -11,7 +11,7 @@ from tallystick.money import plain, total
 from tallystick.pricing.book import PriceBook
 from tallystick.pricing.rating import Rating
 from tallystick.pricing.savings import batch_savings, cache_savings
-from tallystick.pricing.tokens import TokenKind
+from tallystick.pricing.tokens import TokenCounts, TokenKind
 
 TOKENS_PER_PAGE = 250
 _READABLE = Context(prec=2, rounding=ROUND_HALF_EVEN)
@@ -25,19 +25,50 @@ def explain(rating: Rating, *, book: PriceBook | None = None) -> str:
         return f"Not billed: {rating.reason}."
     if rating.cost_usd is None:
         return f"Not priced yet: {rating.reason}."
-    tokens = rating.tokens
+    return priced_in_words(
+        rating.tokens,
+        cost_usd=rating.cost_usd,
+        answer_usd=_part(rating, TokenKind.OUTPUT),
+        searches_usd=_part(rating, TokenKind.WEB_SEARCH),
+        cache_saved_usd=cache_savings(rating, book=book),
+        batch_saved_usd=batch_savings(rating, book=book),
+        partial=rating.partial,
+    )
+
+
+def priced_in_words(
+    tokens: TokenCounts,
+    *,
+    cost_usd: Decimal,
+    answer_usd: Decimal,
+    searches_usd: Decimal,
+    cache_saved_usd: Decimal,
+    batch_saved_usd: Decimal,
+    partial: bool,
+) -> str:
+    """Explain a price from its parts; where nothing was saved, zero."""
     said = [
         f"The prompt was {pages(tokens.prompt)} and the answer {pages(tokens.output)} "
         f"({TOKENS_PER_PAGE} tokens a page)."
     ]
-    said += [*_answer_share(rating), *_cache(rating, book), *_batch(rating, book)]
+    if cost_usd and answer_usd:
+        share = round(100 * answer_usd / cost_usd)
+        said.append(f"Longer responses cost more: the answer made up {share} % of the price.")
+    if cache_saved_usd > 0:
+        said.append(f"Caching saved {dollars(cache_saved_usd)}.")
+    elif cache_saved_usd < 0:
+        said.append(
+            f"Keeping the prompt in the cache cost {dollars(-cache_saved_usd)} more; "
+            "reading it saves."
+        )
+    if batch_saved_usd:
+        said.append(f"The batch price saved {dollars(batch_saved_usd)}.")
     if tokens.web_search:
         searches = (
             "1 web search" if tokens.web_search == 1 else f"{tokens.web_search:,} web searches"
         )
-        amount = total(line.amount_usd for line in rating.lines if line.kind == "web_search")
-        said.append(f"{searches} cost {dollars(amount)}.")
-    if rating.partial:
+        said.append(f"{searches} cost {dollars(searches_usd)}.")
+    if partial:
         said.append(
             "The answer stopped at a length limit, so it is partial; it is billed as served."
         )
@@ -62,23 +93,5 @@ def dollars(amount: Decimal) -> str:
     return f"{sign}${plain(_READABLE.plus(size))}"
 
 
-def _answer_share(rating: Rating) -> list[str]:
-    answer = total(line.amount_usd for line in rating.lines if line.kind == TokenKind.OUTPUT)
-    if not rating.cost_usd or not answer:
-        return []
-    share = round(100 * answer / rating.cost_usd)
-    return [f"Longer responses cost more: the answer made up {share} % of the price."]
-
-
-def _cache(rating: Rating, book: PriceBook | None) -> list[str]:
-    saved = cache_savings(rating, book=book)
-    if saved > 0:
-        return [f"Caching saved {dollars(saved)}."]
-    if saved < 0:
-        return [f"Keeping the prompt in the cache cost {dollars(-saved)} more; reading it saves."]
-    return []
-
-
-def _batch(rating: Rating, book: PriceBook | None) -> list[str]:
-    saved = batch_savings(rating, book=book)
-    return [f"The batch price saved {dollars(saved)}."] if saved else []
+def _part(rating: Rating, kind: TokenKind) -> Decimal:
+    return total(line.amount_usd for line in rating.lines if line.kind == kind)
