@@ -7,12 +7,15 @@ for anything, so it runs in a thread while the chunk before it is being written.
 
 import json
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, cast
 
 from pydantic_core import from_json
 
+from activities.plain_replies import PlainReplies
 from activities.reply_columns import bill_reply
 from tallystick.ledger.batch_settling import COLUMNS, Billing, Chunk
+from tallystick.money import plain
 from tallystick.plans.batching import passes
 from tallystick.pricing import rate
 
@@ -42,6 +45,7 @@ class ChunkRater:
     def __init__(self, mark: str, billing: Billing):
         self._mark = mark
         self._billing = billing
+        self._plain = PlainReplies(billing.agreed, billing.ended_at)
 
     def rate(self, lines: Sequence[bytes], from_byte: int) -> Chunk:
         """Rate whole lines, as they are in the file from `from_byte` on.
@@ -88,6 +92,10 @@ class ChunkRater:
             raise NotOursError(f"{custom_id!r} was not sent in this batch") from None
 
     def _reply(self, message: _Object) -> str:
+        plain = self._plain.fields(message)
+        return self._any_reply(message) if plain is None else plain
+
+    def _any_reply(self, message: _Object) -> str:
         rating = rate(message, at=self._billing.ended_at, batch=True)
         columns = bill_reply(message, rating, self._billing.agreed, asked_model="").columns
         columns["message_id"] = message.get("id")
@@ -142,6 +150,8 @@ def _value(name: str, value: object) -> str:
         return _NULL
     if value is True or value is False:
         return "t" if value else "f"
+    if isinstance(value, Decimal):
+        return plain(value)
     if name in _JSON:
         return _text(json.dumps(value, separators=(",", ":")))
     return _text(value) if isinstance(value, str) else str(value)

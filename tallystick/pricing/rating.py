@@ -26,7 +26,8 @@ from tallystick.pricing.usage import Portion, UnreadableError, Usage, ran_code, 
 _Object = Mapping[str, Any]
 Status = Literal["priced", "not_billed", "unpriced", "indeterminate"]
 
-_CUT_SHORT = frozenset({"max_tokens", "model_context_window_exceeded"})
+CUT_SHORT = frozenset({"max_tokens", "model_context_window_exceeded"})
+"""Stop reasons of replies that are partial."""
 _KIND_NAMES = tuple(kind.value for kind in TOKEN_KINDS)
 _Sold = tuple[str, str, int, Decimal]
 """Kind, model, quantity, dollars each: a bill line before it has its amount."""
@@ -86,7 +87,7 @@ def rate(
     stop_reason = message.get("stop_reason")
     if indeterminate or stop_reason is None:
         return _rate_cut(message, at, batch, book)
-    partial = isinstance(stop_reason, str) and stop_reason in _CUT_SHORT
+    partial = isinstance(stop_reason, str) and stop_reason in CUT_SHORT
     tokens = _NOTHING
     try:
         if not isinstance(stop_reason, str):
