@@ -1,4 +1,4 @@
-"""Benchmarks: `scripts/bench.py requests|rating|webhooks [--json]`.
+"""Benchmarks: `scripts/bench.py requests|rating|webhooks|cycles [--json]`.
 
 Figures are ratios taken in one run on one machine, so they can be compared between machines.
 Nothing here fails on time; what a figure should be is printed beside it.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_bare
+import bench_cycles
 import bench_rating
 import bench_webhooks
 import httpx
@@ -260,10 +261,11 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run one benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmark", choices=["requests", "rating", "webhooks"])
+    parser.add_argument("benchmark", choices=["requests", "rating", "webhooks", "cycles"])
     parser.add_argument("--requests", type=int, default=1_000)
     parser.add_argument("--deliveries", type=int, default=10_000)
-    parser.add_argument("--concurrency", type=int, help="100 requests, or 4 deliveries")
+    parser.add_argument("--count", type=int, default=10_000, help="of cycles")
+    parser.add_argument("--concurrency", type=int, help="100 requests, 4 deliveries or 50 cycles")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.benchmark == "rating":
@@ -274,6 +276,11 @@ def main() -> None:
         os.environ.pop(name, None)
     if arguments.benchmark == "webhooks":
         taken = asyncio.run(bench_webhooks.bench(arguments.deliveries, arguments.concurrency or 4))
+        figures = [Figure(*each) for each in taken]
+    elif arguments.benchmark == "cycles":
+        taken = asyncio.run(
+            bench_cycles.bench(arguments.count, arguments.concurrency or bench_cycles.LANES)
+        )
         figures = [Figure(*each) for each in taken]
     else:
         figures = asyncio.run(bench_requests(arguments.requests, arguments.concurrency or 100))
