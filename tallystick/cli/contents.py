@@ -19,6 +19,7 @@ CONTENTS = {
     "web": ("web", "Serve Stripe's webhooks, health and metrics over HTTP."),
     "request": ("requests", "Ask Claude on behalf of a customer."),
     "quote": ("quote", "Say what a request would cost."),
+    "batch": ("batch", "Send many requests at half the price, and follow them."),
     "customer": ("customers", "Add, show, list, move, suspend and resume customers."),
     "plan": ("plans", "List, show and add plans."),
     "wallet": ("wallet", "Prepaid credit: give, take back, buy and show it."),

@@ -112,6 +112,7 @@ async def production(
             STRIPE_API_BASE=stripe_url,
             STRIPE_METER_EVENTS_BASE=stripe_url,
             TALLYSTICK_METER_LINGER="0.05",
+            TALLYSTICK_BATCH_POLL="0.2",
             TALLYSTICK_SHUTDOWN_GRACE="5",
         )
         await shell("setup")
