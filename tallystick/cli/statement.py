@@ -9,18 +9,19 @@ import typer
 
 from tallystick.cli.access import in_ledger
 from tallystick.cli.customer_terms import Id, existing
-from tallystick.cli.output import JsonFlag, fail, print_json, print_rows
+from tallystick.cli.output import JsonFlag, fail, print_json
 from tallystick.ledger import invoices, statements
 from tallystick.ledger.account_tables import Invoice
 from tallystick.ledger.database import Transaction
 from tallystick.plans.fees import FeeTerms
 from tallystick.plans.statement import Statement
 from tallystick.settings import get_settings
+from tallystick.statements.grid import Grid
 from tallystick.statements.html import as_html
 from tallystick.statements.seen import seen_of
 from tallystick.statements.sheet import in_dollars, instant, lay_out, processing_fees
 from tallystick.statements.spreadsheet import as_csv
-from tallystick.statements.text import as_text
+from tallystick.statements.text import as_text, drawn
 
 
 class Format(StrEnum):
@@ -41,7 +42,7 @@ def statement(
     customer: Id,
     period: Annotated[
         int | None,
-        typer.Argument(metavar="[PERIOD]", help="The period's number; the latest if left out."),
+        typer.Argument(metavar="PERIOD", help="The period's number; the latest if left out."),
     ] = None,
     as_: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.TEXT,
     operator: Annotated[
@@ -104,17 +105,16 @@ def _list(customer: str, *, operator: bool, as_json: bool) -> None:
         shown = found if operator else [each.for_customer() for each in found]
         print_json([each.model_dump(mode="json") for each in shown])
         return
-    print_rows(
-        ("period", "from", "to", "plan", "usage $", "due $"),
-        [
-            (
-                each.ordinal,
-                instant(each, each.period_start),
-                instant(each, each.period_end),
-                each.plan,
-                each.usage_usd,
-                in_dollars(each.due_cents),
-            )
-            for each in found
-        ],
+    rows = tuple(
+        (
+            each.ordinal,
+            instant(each, each.period_start),
+            instant(each, each.period_end),
+            each.plan,
+            each.usage_usd,
+            in_dollars(each.due_cents),
+        )
+        for each in found
     )
+    grid = Grid("Statements", ("period", "from", "to", "plan", "usage $", "due $"), rows)
+    typer.echo("\n".join(drawn(grid)))

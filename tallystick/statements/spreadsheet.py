@@ -18,13 +18,22 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def as_csv(sheet: Sheet) -> str:
     """Write every table of the sheet; amounts without separators, exactly."""
     heading = {name: _safe(value) for name, value in (("statement", sheet.title), *sheet.heading)}
-    rows = [heading | row for grid in sheet.grids for row in _rows(grid)]
     text = io.StringIO()
-    # As they come up first: dict.fromkeys is an ordered set.
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+    writer = csv.DictWriter(text, [*heading, "table", "row", *_columns(sheet)])
     writer.writeheader()
-    writer.writerows(rows)
+    for grid in sheet.grids:
+        writer.writerows(heading | row for row in _rows(grid))
     return text.getvalue()
+
+
+def _columns(sheet: Sheet) -> list[str]:
+    """Return the columns of all tables as they come up first, text before numbers."""
+    numbers = {
+        name: grid.is_number(index)
+        for grid in sheet.grids
+        for index, name in enumerate(grid.columns)
+    }
+    return sorted(numbers, key=lambda name: numbers[name])
 
 
 def _rows(grid: Grid) -> Iterator[dict[str, str]]:

@@ -22,7 +22,7 @@ _GAP = "  "
 
 def as_text(sheet: Sheet) -> str:
     """Write the sheet as plain text."""
-    return "\n".join(line.rstrip() for line in _lines(sheet)) + "\n"
+    return "\n".join(_lines(sheet)) + "\n"
 
 
 def _lines(sheet: Sheet) -> Iterator[str]:
@@ -34,39 +34,41 @@ def _lines(sheet: Sheet) -> Iterator[str]:
         yield f"{key:<{name}}{_GAP}{_harmless(value)}"
     yield ""
     for sentence in sheet.sentences:
-        yield from textwrap.wrap(_harmless(sentence), _PAGE, break_long_words=False)
+        yield from _wrapped(sentence, _PAGE)
     for grid in sheet.grids:
         yield ""
         yield grid.title
-        yield from _table(grid)
+        yield from drawn(grid)
 
 
-def _table(grid: Grid) -> Iterator[str]:
+def drawn(grid: Grid) -> Iterator[str]:
+    """Draw the lines of a table, without its title."""
     numbers = [grid.is_number(index) for index in range(len(grid.columns))]
-    rows = [[_wrapped(cell) for cell in row] for row in [grid.columns, *written(grid)]]
+    rows = [[_wrapped(cell, _CELL) for cell in row] for row in [grid.columns, *written(grid)]]
     widths = [
         max(cell_len(line) for cell in column for line in cell)
         for column in zip(*rows, strict=True)
     ]
 
-    def drawn(row: list[list[str]]) -> Iterator[str]:
+    def lines_of(row: list[list[str]]) -> Iterator[str]:
         for line in zip_longest(*row, fillvalue=""):
             cells = zip(line, widths, numbers, strict=True)
-            yield _GAP.join(_padded(cell, width, right) for cell, width, right in cells)
+            yield _GAP.join(_padded(cell, width, right) for cell, width, right in cells).rstrip()
 
     rule = _GAP.join("-" * width for width in widths)
     head, *body = rows
-    yield from drawn(head)
+    yield from lines_of(head)
     yield rule
     for row in body[: len(grid.rows)]:
-        yield from drawn(row)
+        yield from lines_of(row)
     if grid.foot:
         yield rule
-        yield from drawn(body[-1])
+        yield from lines_of(body[-1])
 
 
-def _wrapped(cell: str) -> list[str]:
-    return textwrap.wrap(_harmless(cell), _CELL, break_long_words=False) or [""]
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(_harmless(text), width, break_long_words=False, break_on_hyphens=False)
+    return lines or [""]
 
 
 def _padded(cell: str, width: int, right: bool) -> str:
@@ -75,4 +77,4 @@ def _padded(cell: str, width: int, right: bool) -> str:
 
 
 def _harmless(text: str) -> str:
-    return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text).strip()

@@ -55,13 +55,14 @@ class Account:
     ledger: Ledger
     customer: str = "acme"
 
-    async def open(self, plan: str) -> "Account":
+    async def open(self, plan: str, *, name: str = "Acme", time_zone: str = "UTC") -> "Account":
+        row = Customer(customer_id=self.customer, name=name, plan=plan, time_zone=time_zone)
         async with self.ledger.begin() as tx:
-            await customers.add(tx, Customer(customer_id=self.customer, name="Acme", plan=plan))
+            await customers.add(tx, row)
             standing = await terms.standing(tx, self.customer, ANCHOR)
             assert standing is not None
             assert standing.agreed is not None
-            zone = billing_zone(standing.agreed.terms.model, "UTC")
+            zone = billing_zone(standing.agreed.terms.model, time_zone)
             await accounts.open_account(tx, self.customer, ANCHOR, zone, ANCHOR)
         return self
 
