@@ -108,10 +108,14 @@ WITH ended AS (
         SELECT attempt_id, round FROM batch_tries
         WHERE job_id = :job_id AND number = s.number AND shard = :shard
         LIMIT 1  -- keeps the lookup from becoming a join in the wrong order
-    ) t
+    ) t CROSS JOIN LATERAL (
+        SELECT document, highest_cost_usd FROM batch_items
+        WHERE job_id = :job_id AND number = s.number
+        LIMIT 1
+    ) i
     WHERE a.attempt_id = t.attempt_id AND a.outcome IN ('started', 'indeterminate')
     RETURNING a.attempt_id, a.request_id, a.fingerprint, a.model AS asked_model, a.prompt_chars,
-        t.round, s.*
+        a.number AS attempts, t.round, i.document, i.highest_cost_usd, s.*
 ), recorded AS (
     INSERT INTO usage_records (
         customer_id, request_id, attempt_id, attempts, fingerprint, served_at, billed_at, model,
@@ -121,22 +125,22 @@ WITH ended AS (
         caller_metadata
     )
     SELECT CAST(:customer_id AS varchar), e.request_id, e.attempt_id,
-        (
+        CASE WHEN :doubled THEN (
             SELECT count(*) FROM attempts c
             WHERE c.customer_id = :customer_id AND c.request_id = e.request_id
-        ),
+        ) ELSE e.attempts END,  -- without a doubled one, the last attempt is the one that ends
         e.fingerprint, :ended_at, :billed_at, coalesce(nullif(e.model, ''), e.asked_model),
         e.message_id, :batch_id, e.stop_reason, e.partial, e.prompt_chars, e.response_chars,
         {_TOKENS}, e.web_searches, e.evidence, e.status, e.reason, e.price_book, :plan, :plan_from,
         CAST(:own_from AS timestamptz), e.cost_usd, e.charge_nano_usd, e.lines, e.explanation, '[]',
         nullif(
             coalesce(:caller_metadata, '{{}}') || CASE
-                WHEN i.document IS NULL THEN '{{}}'
-                ELSE jsonb_build_object('document', i.document)
+                WHEN e.document IS NULL THEN '{{}}'
+                ELSE jsonb_build_object('document', e.document)
             END,
             '{{}}'
         )
-    FROM ended e JOIN batch_items i ON i.job_id = :job_id AND i.number = e.number
+    FROM ended e
     WHERE e.outcome = 'succeeded'
     ON CONFLICT (customer_id, request_id) DO NOTHING
     RETURNING cost_usd, charge_nano_usd, {_TOKENS}, web_searches
@@ -150,7 +154,7 @@ WITH ended AS (
     ON CONFLICT DO NOTHING
     RETURNING number, outcome
 )
-SELECT told.*, booked.*, said.*
+SELECT told.*, booked.*, said.*, freed.*
 FROM (
     SELECT coalesce(jsonb_object_agg(outcome, items), '{{}}') AS tallied
     FROM (SELECT outcome, count(*) AS items FROM ended GROUP BY outcome) by_type
@@ -165,10 +169,14 @@ FROM (
     SELECT count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
         count(*) FILTER (WHERE outcome = 'errored') AS errored,
         count(*) FILTER (WHERE outcome = 'expired') AS expired,
-        count(*) FILTER (WHERE outcome = 'canceled') AS canceled,
-        coalesce(sum(i.highest_cost_usd), 0) AS freed_usd
-    FROM last_words w JOIN batch_items i ON i.job_id = :job_id AND i.number = w.number
-) said
+        count(*) FILTER (WHERE outcome = 'canceled') AS canceled
+    FROM last_words
+) said, (
+    SELECT coalesce(sum(highest_cost_usd), 0) AS freed_usd
+    FROM ended
+    WHERE (outcome = 'succeeded' OR NOT (:lost OR (passes AND round < :rounds)))
+        AND (NOT :doubled OR number IN (SELECT number FROM last_words))
+) freed
 """  # noqa: S608 - of names from the code alone
 ).bindparams(bindparam("caller_metadata", type_=JSONB(none_as_null=True)))
 
