@@ -19,6 +19,14 @@ from tallystick.plans.statement import (
 from tallystick.pricing import TokenKind, pages
 from tallystick.pricing.explain import TOKENS_PER_PAGE, dollars
 
+_TEXTS = {
+    TokenKind.INPUT: "prompts",
+    TokenKind.OUTPUT: "answers",
+    TokenKind.CACHE_WRITE_5M: "prompts kept in the cache for 5 minutes",
+    TokenKind.CACHE_WRITE_1H: "prompts kept in the cache for an hour",
+    TokenKind.CACHE_READ: "prompts read from the cache",
+}
+
 
 def in_words(statement: Statement) -> tuple[str, ...]:
     """Say what the period came to, one sentence each."""
@@ -120,12 +128,10 @@ def _allowance(use: AllowanceUse) -> Iterator[str]:
 
 
 def _tokens(included: TokensIncluded) -> str:
-    name = included.kind.value.replace("_", " ")
     if included.kind == TokenKind.WEB_SEARCH:
         return f"The plan includes {included.included:,} web searches; {included.used:,} were made."
-    return (
-        f"The plan includes {pages(included.included)} of {name}; {pages(included.used)} was used."
-    )
+    came_to = f"they came to {pages(included.used)}" if included.used else "there were none"
+    return f"The plan includes {_TEXTS[included.kind]} of {pages(included.included)}; {came_to}."
 
 
 def _either(amount: Decimal, above: str, below: str) -> Iterator[str]:

@@ -166,6 +166,10 @@ async def test_a_change_of_plan_and_a_total_that_is_given_back(ledger: Ledger) -
     assert Decimal(tables["What is collected"].rows[-1][-1]) * 100 == december.due_cents
     assert tables["Tokens that the plan includes"].rows[0][:2] == ["input tokens", "147097"]
     keeps_our_figures_to_us(december)
+    assert (
+        "The plan includes prompts of about 588 pages of text; they came to about 5,200 pages of "
+        "text." in december.summary
+    )
     text = papers(december.for_customer()).text
     assert f"given back  ${-december.due_cents / 100:.2f}\n" in text
     assert "$-" not in text

@@ -20,6 +20,7 @@ from tallystick.plans.periods import Period
 from tallystick.plans.statement import Statement
 from tallystick.pricing import TOKEN_KINDS
 from tests.rerate.stand import UNKNOWN, another_book, knows_the_unknown, price_answers
+from tests.statements.reading import reads_right
 from tests.statements.stand import ANCHOR, Account, add_plans
 
 PERIODS = (1, 2, 3)
@@ -169,6 +170,7 @@ async def _adds_up(account: Account, written: list[Statement]) -> None:
         assert sum(credits) == -sum(burnt)
         due = sum(each.amount_usd for each in statement.lines if each.collected_by != "wallet")
         assert statement.due_usd == due
+        reads_right(statement)
     assert +told == await _tokens(account)
     # No instant is in none of them, and none in two.
     starts = [each.period_start for each in written]
