@@ -171,7 +171,7 @@ class Yard:
         while (idle := (await self._temporal.count_workflows(wanted)).count) < count:
             assert self._worker.returncode is None, "the worker has ended"
             tell(idle)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1)
         tell(idle)
 
     async def at_rest(self, rest: float) -> None:

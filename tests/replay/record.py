@@ -78,8 +78,10 @@ def without_origin(value: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workflows", nargs="*", choices=WORKFLOWS, metavar="WORKFLOW")
+    parser.add_argument("workflows", nargs="*", help=f"{', '.join(WORKFLOWS)}; all if none")
     wanted = parser.parse_args().workflows or list(WORKFLOWS)
+    if unknown := set(wanted) - set(WORKFLOWS):
+        parser.error(f"no paths for {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "pg") as url:
         asyncio.run(_record(wanted, url, Path(folder) / "temporal"))
 
