@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from demo_parts import billed_requests, closed_periods, faults
+from demo_parts import batched_documents, billed_requests, closed_periods, faults
+from demo_parts.batched_documents import Batched
 from demo_parts.billed_requests import Result
 from demo_parts.closed_periods import Closed
 from demo_parts.documents import Document, read_documents
@@ -62,18 +63,26 @@ async def _play(
         result = await billed_requests.run(on, requests, texts)
         if not as_json:
             _print_tally(result)
+        batched: Batched | None = None
+        if {"claude", "stripe"} <= on.local.sandboxed:
+            batched = await batched_documents.run(on, texts, settings)
+            if not as_json:
+                _print_batched(batched)
+        else:
+            err.print("a real batch takes up to a day: none is sent")
         closed: list[Closed] = []
         if "stripe" in on.local.sandboxed:
             closed = await closed_periods.run(on)
         else:
             err.print("a real Stripe's clock cannot be moved on: no period is closed")
         if as_json:
-            _print_json(result, closed)
+            _print_json(result, batched, closed)
         else:
             _print_statements(closed)
         if keep:
             await _stay(on, result)
-    return not result.tally.differences() and all(each.agrees for each in closed)
+    acts = [*([batched] if batched else []), *closed]
+    return not result.tally.differences() and all(each.agrees for each in acts)
 
 
 def _services(sandboxed: frozenset[str]) -> str:
@@ -82,11 +91,12 @@ def _services(sandboxed: frozenset[str]) -> str:
     return "stand-ins for " + " and ".join(name.capitalize() for name in sorted(sandboxed))
 
 
-def _print_json(result: Result, closed: list[Closed]) -> None:
+def _print_json(result: Result, batched: Batched | None, closed: list[Closed]) -> None:
     shown = {
         **result.tally.as_json(),
         "faults": result.applied,
         "seconds": round(result.seconds, 1),
+        "batch": batched and batched.as_json(),
         "statements": [each.as_json() for each in closed],
     }
     typer.echo(json.dumps(shown))
@@ -97,6 +107,14 @@ def _print_tally(result: Result) -> None:
     print_tally(result.tally)
     out.print(faults.in_words(result.applied))
     print_verdict(result.tally)
+
+
+def _print_batched(batched: Batched) -> None:
+    out.print()
+    out.print(batched.in_words())
+    print_tally(batched.tally)
+    out.print(faults.in_words(batched.applied))
+    print_verdict(batched.tally)
 
 
 def _print_statements(closed: list[Closed]) -> None:

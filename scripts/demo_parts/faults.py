@@ -51,6 +51,8 @@ _IN_WORDS = {
     "error_529": "529",
     "server_error": "500",
     "undelivered": "reply lost",
+    "item_errored": "item failed",
+    "cut_results": "results cut",
     "cut_stream": "stream cut",
     "truncated_stream": "stream ended early",
     "refusal": "refusal",
@@ -64,10 +66,10 @@ Applied = Mapping[str, Mapping[str, int]]
 async def arm(local: LocalStack, http: httpx.AsyncClient) -> None:
     """Set the stand-ins' pace and faults; real services are left alone."""
     if local.claude_url and "claude" in local.sandboxed:
-        await _post(http, f"{local.claude_url}/_sandbox/latency", _PACE)
-        await _post(http, f"{local.claude_url}/_sandbox/faults", _CLAUDE)
+        await post(http, f"{local.claude_url}/_sandbox/latency", _PACE)
+        await post(http, f"{local.claude_url}/_sandbox/faults", _CLAUDE)
     if local.stripe_url and "stripe" in local.sandboxed:
-        await _post(http, f"{local.stripe_url}/_sandbox/faults", _STRIPE)
+        await post(http, f"{local.stripe_url}/_sandbox/faults", _STRIPE)
 
 
 async def disarm(local: LocalStack, http: httpx.AsyncClient) -> Applied:
@@ -92,5 +94,6 @@ def in_words(applied: Applied) -> str:
     return f"faults survived: {'; '.join(services) or 'none were injected'}"
 
 
-async def _post(http: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> None:
+async def post(http: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> None:
+    """Tell a stand-in something."""
     (await http.post(url, json=body)).raise_for_status()

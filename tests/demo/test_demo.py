@@ -66,6 +66,13 @@ async def test_a_run_with_every_fault_ends_in_one_object_that_tallies():
     lost = shown["lost_attempts"]
     assert lost["served"] == lost["unknown_outcomes"] >= 3
     assert float(lost["cost_usd"]) > 0
+    # A job of small documents; a lost create, passing errors and a cut file cost nobody anything.
+    batch = shown["batch"]
+    assert batch["agrees"] is batch["tally"] is agrees(batch) is True
+    assert batch["documents"] == batch["succeeded"] == batch["billed"] == 200
+    assert batch["faults"]["claude"].keys() == {"undelivered", "item_errored", "cut_results"}
+    assert batch["lost_attempts"]["served"] == 0
+    assert float(batch["saved_usd"]) == float(batch["charge_usd"]) > 0  # half of the price
     # A closed period for each model; what is due was collected, to the cent.
     assert [each["model"] for each in shown["statements"]] == ["pass-through", "hybrid", "prepaid"]
     assert all(each["agrees"] and float(each["usage_usd"]) > 2 for each in shown["statements"])
@@ -93,6 +100,7 @@ async def test_with_both_keys_set_it_uses_what_answers_at_the_base_addresses(tmp
     assert shown["answered"] == shown["metered"] == 6
     assert shown["faults"] == {}
     assert shown["lost_attempts"]["served"] is None  # the real Claude cannot be asked
+    assert shown["batch"] is None  # a real one takes up to a day
     assert shown["statements"] == []  # nor can a real Stripe's clock be moved on
 
 
