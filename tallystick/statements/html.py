@@ -1,8 +1,9 @@
 """A statement as one HTML page: no script, nothing loaded from anywhere, prints as it looks.
 
-Everything that is written into it is escaped; a customer's name is somebody else's text. On a
-telephone, tables of more than two columns are drawn as one short list a row, each cell with its
-column's name before it, so that nothing has to be scrolled for sideways and no amount is broken.
+Everything that is written into it is escaped, and its own policy lets it load nothing and run
+nothing: a customer's name is somebody else's text. On a telephone, tables of more than two columns
+are drawn as one short list a row, each cell with its column's name before it, so that nothing has
+to be scrolled for sideways and no amount is broken.
 """
 
 import re
@@ -15,6 +16,7 @@ from tallystick.statements.sheet import Sheet
 _NARROW = 2
 """Columns of a table that stays one on a telephone."""
 _DATE = re.compile(r"\b\d{4}-\d\d-\d\d\b")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 54rem;
@@ -59,6 +61,7 @@ def as_html(sheet: Sheet) -> str:
 
 def _page(sheet: Sheet) -> Iterator[str]:
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{escape(sheet.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>"
     yield f"<h1>{escape(sheet.title)}</h1>\n<dl>"
