@@ -51,7 +51,7 @@ class Calling:
 async def calling(ledger: Ledger) -> AsyncIterator[Calling]:
     async with (
         serve(create_claude_app()) as url,
-        httpx.AsyncClient(base_url=url) as http,
+        httpx.AsyncClient(base_url=url, timeout=60) as http,
     ):
         api = ClaudeApi("sk-ant-test", url, timeout=60)
         environment, claude = ActivityEnvironment(), Control(http)

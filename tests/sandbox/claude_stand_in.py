@@ -79,6 +79,6 @@ async def stand_in(
         anthropic.AsyncAnthropic(
             api_key=key, base_url=url, max_retries=0, timeout=timeout
         ) as client,
-        httpx.AsyncClient(base_url=url) as control,
+        httpx.AsyncClient(base_url=url, timeout=60) as control,
     ):
         yield StandIn(url, client, control)

@@ -35,7 +35,7 @@ class StripeStand:
     def __init__(self, url: str, app: Any, contract: ContractRecorder, clock: Clock):
         self.url, self.contract, self.clock = url, contract, clock
         self.account = app.state.account
-        self._control = httpx.AsyncClient(base_url=url)
+        self._control = httpx.AsyncClient(base_url=url, timeout=60)
         self._clients: dict[str, stripe.StripeClient] = {}
 
     def client(self, key: str = LIVE) -> stripe.StripeClient:
