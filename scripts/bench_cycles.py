@@ -72,7 +72,10 @@ def in_sqlite(file: Path) -> Held:
     rows: dict[str, int] = {}
     held: dict[str, int] = {}
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        # Virtual tables show again what their own tables hold.
+        tables = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '% VIRTUAL %'"
+        )
         for (table,) in tables.fetchall():
             columns = connection.execute("SELECT name FROM pragma_table_info(?)", [table])
             length = " + ".join(
@@ -237,10 +240,10 @@ async def _measure(yard: Yard, names: Sequence[str], lanes: int, rest: float) ->
 
         starting, waiting = bar("started"), bar("idle")
         began = time.perf_counter()
-        idle = asyncio.create_task(yard.idle(count + 1, lambda done: waiting(done - 1)))
-        await yard.start(names, lanes, starting)
-        started = time.perf_counter() - began
-        await idle
+        async with asyncio.TaskGroup() as group:
+            group.create_task(yard.idle(count + 1, lambda done: waiting(done - 1)))
+            await yard.start(names, lanes, starting)
+            started = time.perf_counter() - began
         settled = time.perf_counter() - began
         spent = yard.efforts()
         progress.console.print("waiting for the server to come to rest")
