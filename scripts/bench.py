@@ -1,4 +1,4 @@
-"""Benchmarks: `scripts/bench.py requests|rating|webhooks|cycles [--json]`.
+"""Benchmarks: `scripts/bench.py requests|batch|rating|webhooks|cycles [--json]`.
 
 Figures are ratios taken in one run on one machine, so they can be compared between machines.
 Nothing here fails on time; what a figure should be is printed beside it.
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import bench_bare
+import bench_batch
 import bench_cycles
 import bench_rating
 import bench_webhooks
-import httpx
 from anthropic import AsyncAnthropic
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus
@@ -172,12 +172,12 @@ async def _measure(
     stripe_calls = 0
     for _ in range(2):
         for kind in ("bare", "ours"):
-            before = await _stripe_calls(local)
+            before = await bench_batch.stripe_calls(local)
             speed, made = await contest.rate(kind, count // 2, concurrency)
             speeds[kind].append(speed)
             if kind == "ours":
                 names += made
-                stripe_calls += await _stripe_calls(local) - before
+                stripe_calls += await bench_batch.stripe_calls(local) - before
     bare, ours = (statistics.harmonic_mean(speeds[kind]) for kind in ("bare", "ours"))
     events, size = await _history(contest, names[:50])
     return [
@@ -237,12 +237,6 @@ async def _stand_in_latency(local: LocalStack, count: int) -> list[float]:
     return taken
 
 
-async def _stripe_calls(local: LocalStack) -> int:
-    async with httpx.AsyncClient() as http:
-        totals = (await http.get(f"{local.stripe_url}/_sandbox/totals")).json()
-    return sum(totals["calls"].values())
-
-
 async def _history(contest: Contest, names: list[str]) -> tuple[float, float]:
     events: list[int] = []
     sizes: list[int] = []
@@ -261,8 +255,9 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run one benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmark", choices=["requests", "rating", "webhooks", "cycles"])
+    parser.add_argument("benchmark", choices=["requests", "batch", "rating", "webhooks", "cycles"])
     parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--items", type=int, default=100_000, help="of the batch job")
     parser.add_argument("--deliveries", type=int, default=10_000)
     parser.add_argument("--count", type=int, default=10_000, help="of cycles")
     parser.add_argument("--concurrency", type=int, help="100 requests, 4 deliveries or 50 cycles")
@@ -282,6 +277,8 @@ def main() -> None:
             bench_cycles.bench(arguments.count, arguments.concurrency or bench_cycles.LANES)
         )
         figures = [Figure(*each) for each in taken]
+    elif arguments.benchmark == "batch":
+        figures = [Figure(*each) for each in asyncio.run(bench_batch.bench(arguments.items))]
     else:
         figures = asyncio.run(bench_requests(arguments.requests, arguments.concurrency or 100))
     if arguments.json:

@@ -1,0 +1,229 @@
+"""The parts of `bench.py batch`: a job of many requests, and the least that its results could cost.
+
+Two jobs, one a tenth of the other, each with a worker process of its own, so that the peak memory
+of one can be held against the other's. Results are settled from when the whole job is at Claude,
+whose stand-in serves it at once, until the last item is billed; metering goes on beside that and is
+waited for. The yardstick has the same files of results on disk, decodes each line and COPYs it into
+a table of two columns, and nothing else: what any program has to do that keeps what came of a
+batch. Ours reads them over HTTP while the stand-in writes them, on the same two cores.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+from pydantic_core import from_json
+from temporalio.client import Client as TemporalClient
+
+from activities.stripe_catalog import create_customer
+from activities.stripe_clients import stripe_client
+from tallystick.contracts import BatchProgress, batch_workflow_id
+from tallystick.documents import Asked
+from tallystick.embedded import stop_process
+from tallystick.ledger import batch_shards, batches, customers
+from tallystick.ledger.batch_tables import ShardState
+from tallystick.ledger.batches import NewJob
+from tallystick.ledger.database import Ledger
+from tallystick.ledger.tables import Customer
+from tallystick.local import LocalStack, local_stack
+from tallystick.plans.guards import Limits
+from tallystick.settings import SANDBOX_CLAUDE_KEY, Settings
+from tallystick.submission import start, store
+from tallystick.temporal import connect_temporal
+
+CUSTOMER = "bench"
+MODEL = "claude-haiku-5-5"
+WORKER = {"TALLYSTICK_BATCH_POLL": "1"}
+SMALLER = 10
+"""How many times fewer items the job has that memory is compared with."""
+PATIENCE = 3_600
+"""Seconds for one job; far more than it takes."""
+_LOOK_EVERY = 0.1
+_MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What a job asks for: short prompts, all different."""
+
+    job_id: str
+    count: int
+
+    def __iter__(self) -> Iterator[Asked]:
+        for number in range(self.count):
+            text = f"<{self.job_id}:{number}> What is a tally stick, and who kept which half of it?"
+            params = {
+                "model": MODEL,
+                "max_tokens": 64,
+                "messages": [{"role": "user", "content": text}],
+            }
+            yield Asked(params, document=f"page-{number}.txt")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How one job went: its end, seconds of settling, and what it took.
+
+    `peak` is in bytes of its worker, `events` are those of the workflow's history.
+    """
+
+    progress: BatchProgress
+    settling: float
+    peak: int
+    events: int
+    stripe_calls: int
+
+
+class Memory:
+    """The most memory that a process has had since it is watched."""
+
+    def __init__(self, pid: int):
+        self.peak = 0
+        self._process = psutil.Process(pid)
+
+    async def watch(self) -> None:
+        """Look, again and again."""
+        while True:
+            self.peak = max(self.peak, self._process.memory_info().rss)
+            await asyncio.sleep(_LOOK_EVERY)
+
+
+async def bench(items: int) -> list[tuple[str, float, str]]:
+    """Return figures: what was measured, how much it is, and what it should be."""
+    with tempfile.TemporaryDirectory(prefix="tallystick-") as home:
+        settings = Settings(home=Path(home), database_url=None)
+        async with local_stack(settings) as local:
+            ledger = Ledger(local.database_url, pool_size=2)
+            try:
+                await _add_customer(local, settings, ledger)
+                small = await _run(local, settings, ledger, Asks("small", items // SMALLER))
+                large = await _run(local, settings, ledger, Asks("large", items))
+                files = await _download(local, ledger, "large")
+            finally:
+                await ledger.close()
+            _say("the yardstick")
+            bare = items / await asyncio.to_thread(decode_and_copy, local.database_url, files)
+    ours = large.progress.succeeded / large.settling
+    return [
+        ("items", items, "-"),
+        ("items without a reply", items - large.progress.succeeded, "0"),
+        ("results settled a second, ours / decode and COPY", round(ours / bare, 3), "0.3 or more"),
+        (f"worker's peak at {items // SMALLER:,} items, MB", round(small.peak / _MB), "below 400"),
+        (f"worker's peak at {items:,} items, MB", round(large.peak / _MB), "below 400"),
+        ("growth of the peak, %", round(100 * (large.peak / small.peak - 1), 1), "20 or less"),
+        ("history events of the job", large.events, "below 200"),
+        ("Stripe HTTP calls of the job", large.stripe_calls, "60 or fewer"),
+        ("our results a second (this machine)", round(ours), "-"),
+        ("bare results a second (this machine)", round(bare), "-"),
+    ]
+
+
+async def _run(local: LocalStack, settings: Settings, ledger: Ledger, asked: Asks) -> Ran:
+    """Run one job on a worker of its own, to its last meter event."""
+    _say(f"{asked.count:,} items: copying them in")
+    limits, now = Limits(settings.max_input_tokens, settings.max_cost_usd), datetime.now(UTC)
+    job = await store(ledger, NewJob(asked.job_id, CUSTOMER), asked, limits, now)
+    temporal = await connect_temporal(local.temporal.address)
+    before = await stripe_calls(local)
+    worker = await local.start_worker(**WORKER)
+    memory = Memory(worker.pid)
+    watching = asyncio.create_task(memory.watch())
+    try:
+        _say(f"{asked.count:,} items: running")
+        await start(temporal, job)
+        async with asyncio.timeout(PATIENCE):
+            settling = await _settling(ledger, job.job_id)
+            _say(f"{asked.count:,} items: metering")
+            progress, events = await _ended(temporal, job.job_id)
+    finally:
+        watching.cancel()
+    calls = await stripe_calls(local) - before
+    local.workers.remove(worker)
+    await stop_process(worker, patience=90)
+    return Ran(progress, settling, memory.peak, events, calls)
+
+
+async def _settling(ledger: Ledger, job_id: str) -> float:
+    """Return the seconds from when all is at the provider until all is billed."""
+    sent = 0.0
+    while True:
+        async with ledger.begin() as tx:
+            progress = await batches.progress(tx, job_id, datetime.now(UTC))
+        if not sent and not progress.waiting:
+            sent = time.perf_counter()
+        if progress.done == progress.items:
+            return time.perf_counter() - sent
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+async def _ended(temporal: TemporalClient, job_id: str) -> tuple[BatchProgress, int]:
+    """Wait for the workflow's end; returns its result and how many events its history has."""
+    handle = temporal.get_workflow_handle(batch_workflow_id(job_id), result_type=BatchProgress)
+    progress = await handle.result()
+    info = (await handle.describe()).raw_description.workflow_execution_info
+    return progress, info.history_length
+
+
+async def _download(local: LocalStack, ledger: Ledger, job_id: str) -> list[Path]:
+    """Put the files of results of a job on the disk."""
+    async with ledger.begin() as tx:
+        shards = await batch_shards.in_state(tx, job_id, ShardState.SETTLED)
+    headers = {"Authorization": f"Bearer {SANDBOX_CLAUDE_KEY}", "anthropic-version": "2023-06-01"}
+    files: list[Path] = []
+    async with httpx.AsyncClient(base_url=local.claude_url or "", headers=headers) as http:
+        for shard in shards:
+            answer = await http.get(
+                f"/v1/messages/batches/{shard.batch_id}/results", timeout=PATIENCE
+            )
+            path = local.home / f"{shard.batch_id}.jsonl"
+            path.write_bytes(answer.raise_for_status().content)
+            files.append(path)
+    return files
+
+
+def decode_and_copy(database_url: str, files: Sequence[Path]) -> float:
+    """Decode each line and keep it in a table of two columns; returns the seconds that took."""
+    url = database_url.replace("postgresql+psycopg://", "postgresql://")
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE bare_results (custom_id text PRIMARY KEY, line text)")
+        connection.commit()
+        began = time.perf_counter()
+        for path in files:
+            with (
+                path.open("rb") as lines,
+                connection.cursor() as cursor,
+                cursor.copy("COPY bare_results (custom_id, line) FROM STDIN") as copy,
+            ):
+                for line in lines:
+                    copy.write_row((from_json(line)["custom_id"], line.decode()))
+            connection.commit()
+        return time.perf_counter() - began
+
+
+async def stripe_calls(local: LocalStack) -> int:
+    """Return how many calls the stand-in for Stripe has had."""
+    async with httpx.AsyncClient() as http:
+        totals = (await http.get(f"{local.stripe_url}/_sandbox/totals")).json()
+    return sum(totals["calls"].values())
+
+
+async def _add_customer(local: LocalStack, settings: Settings, ledger: Ledger) -> None:
+    async with stripe_client(local.endpoints(settings), settings) as stripe:
+        mapped = await create_customer(stripe, CUSTOMER, CUSTOMER)
+    row = Customer(
+        customer_id=CUSTOMER, name=CUSTOMER, plan="pass-through", stripe_customer_id=mapped
+    )
+    async with ledger.begin() as tx:
+        await customers.add(tx, row)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
