@@ -34,7 +34,7 @@ th, td { text-align: left; padding: .28rem 0 .28rem 1rem; vertical-align: top; }
 th:first-child, td:first-child { padding-left: 0; }
 th { color: #666; font-weight: 500; border-bottom: 1px solid #999; vertical-align: bottom; }
 td { border-bottom: 1px solid #e6e6e6; }
-td:not(.n) { overflow-wrap: anywhere; }
+td:not(.n) { overflow-wrap: anywhere; min-width: 4.5rem; }
 tfoot { display: table-row-group; }  /* or it would stand on every printed page */
 tfoot td { border: 0; border-top: 1px solid #999; font-weight: 600; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
