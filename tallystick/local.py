@@ -182,9 +182,17 @@ async def _prepare_stripe(settings: Settings, local: LocalStack) -> None:
     """Do for the stand-in what `tallystick stripe setup` does for an account."""
     from activities.stripe_catalog import ensure_catalog
     from activities.stripe_clients import stripe_client
+    from tallystick.ledger.database import Ledger
+    from tallystick.ledger.terms import base_fees_cents
 
+    ledger = Ledger(local.database_url, pool_size=1)
+    try:
+        async with ledger.begin() as tx:
+            fees = await base_fees_cents(tx)
+    finally:
+        await ledger.close()
     async with stripe_client(local.endpoints(settings), settings) as client:
-        await ensure_catalog(client)
+        await ensure_catalog(client, fees)
 
 
 def _environment(

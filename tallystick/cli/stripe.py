@@ -8,9 +8,7 @@ import typer
 
 from tallystick.cli.access import in_ledger
 from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
-from tallystick.ledger import customers
-from tallystick.ledger.database import Transaction
-from tallystick.plans.terms import PlanTerms
+from tallystick.ledger.terms import base_fees_cents
 from tallystick.services import endpoints
 from tallystick.settings import get_settings
 
@@ -48,7 +46,7 @@ def setup(
         fail(f"--webhook-url: {webhook_url!r} is not an address like https://host/webhooks/stripe")
     settings = get_settings()
     sandboxed = "stripe" in settings.sandboxed  # asked first: half-set keys need no database
-    fees = in_ledger(_base_fees_cents)
+    fees = in_ledger(base_fees_cents)
 
     async def run() -> tuple[Catalog, list[Webhook]]:
         async with endpoints(settings) as where, stripe_client(where, settings) as client:
@@ -62,11 +60,6 @@ def setup(
         print_json({**asdict(catalog), "webhooks": [asdict(each) for each in webhooks]})
     else:
         _show(catalog, webhooks)
-
-
-async def _base_fees_cents(tx: Transaction) -> set[int]:
-    plans = [PlanTerms.read(row.terms) for row in await customers.plan_rows(tx)]
-    return {int(plan.base_fee_usd * 100) for plan in plans if plan.base_fee_usd}
 
 
 def _show(catalog: Any, webhooks: list[Any]) -> None:

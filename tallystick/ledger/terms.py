@@ -175,3 +175,9 @@ async def _own_row(tx: Transaction, customer_id: str, at: datetime) -> CustomerT
     )
     row = (await tx.execute(statement)).one_or_none()
     return entity(CustomerTermsRow, row) if row else None
+
+
+async def base_fees_cents(tx: Transaction) -> set[int]:
+    """Return every monthly base fee that a plan has or had, in cents: a price each in Stripe."""
+    plans = (PlanTerms.read(row.terms) for row in await customers.plan_rows(tx))
+    return {int(plan.base_fee_usd * 100) for plan in plans if plan.base_fee_usd}
