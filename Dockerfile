@@ -1,4 +1,4 @@
-# One image for workers, set-up and the command line.
+# One image for workers, the web process, set-up and the command line.
 FROM python:3.11.14-slim-bookworm
 
 WORKDIR /build
