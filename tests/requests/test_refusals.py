@@ -135,6 +135,7 @@ async def _ask_while_answered_by(house: House, message_id: str) -> None:
     """Ask until the deletion, which is asynchronous, shows: until then the first reply comes."""
     while True:
         assert (await house.ask("r-1")).id == message_id
+        await asyncio.sleep(0.2)
 
 
 def _execution(house: House, request_id: str) -> Any:
