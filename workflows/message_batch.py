@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 # --- every step is a remote activity: it may take long, and waits by being retried ---------------
 STEP_TIMEOUT = timedelta(hours=2)
 """Of one attempt, which may have to send, or to read, all batches of a large job."""
-STEP_HEARTBEAT = timedelta(seconds=30)
+STEP_HEARTBEAT = timedelta(seconds=15)
 """A killed worker is noticed after this. A false alarm costs nothing: two workers that do the same
 step do it once."""
 STEP_RETRIES = RetryPolicy(

@@ -1,0 +1,120 @@
+"""The tally of batch jobs: the stand-in's journal, the ledger and Stripe, item by item and in sums.
+
+An item that was served is known by its batch and its `custom_id`: it is some attempt, and that of
+one record, which has its tokens. What was served twice has two attempts that say so and one record.
+"""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from sqlalchemy import select
+from sqlmodel import SQLModel
+
+from tallystick.ledger.batch_tables import BatchItem, BatchResult, BatchShard, BatchTry
+from tallystick.ledger.database import Ledger
+from tallystick.ledger.tables import Attempt, Customer, MeterEvent, UsageRecord
+from tallystick.metering import CHARGE_METER, TOKEN_KINDS, token_meter
+from tallystick.plans.batching import shard_mark
+from tests.support.tally import Journal
+
+Row = dict[str, Any]
+
+
+async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[str]:
+    """Return every disagreement about the batch jobs of a ledger, in words."""
+    async with ledger.begin() as tx:
+
+        async def rows(table: type[SQLModel], **equal: Any) -> list[Row]:
+            found = [dict(row._mapping) for row in await tx.execute(select(table))]
+            return [row for row in found if all(row[k] == v for k, v in equal.items())]
+
+        attempts = {row["attempt_id"]: row for row in await rows(Attempt)}
+        tries = await rows(BatchTry)
+        shards = {(row["job_id"], row["shard"]): row for row in await rows(BatchShard)}
+        items = {(row["job_id"], row["number"]): row for row in await rows(BatchItem)}
+        results = {(row["job_id"], row["number"]): row for row in await rows(BatchResult)}
+        records = {row["attempt_id"]: row for row in await rows(UsageRecord)}
+        events = await rows(MeterEvent, usage_record_id=None)
+        mapped = {row["customer_id"]: row["stripe_customer_id"] for row in await rows(Customer)}
+    served = {
+        (row["batch_id"], row["custom_id"]): row
+        for row in await _pages(claude, "rows")
+        if row.get("batch_id")
+    }
+    found: list[str] = []
+    billed = Counter[tuple[str, int]]()
+    answered: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    known: set[tuple[str, str]] = set()
+    for each in tries:
+        job, number, shard = each["job_id"], each["number"], shards[each["job_id"], each["shard"]]
+        attempt, name = attempts[each["attempt_id"]], f"{shard_mark(job, each['shard'])}{number}"
+        call = served.get((shard["batch_id"], name))
+        record = records.get(each["attempt_id"])
+        known.add((shard["batch_id"], name))
+        if attempt["outcome"] == "started":
+            found.append(f"{name}: the attempt has no outcome")
+        if (attempt["outcome"] == "succeeded") != (call is not None):
+            found.append(f"{name}: {attempt['outcome']}, served: {call is not None}")
+        if call is None:
+            found += [f"{name}: billed, and not served"] if record else []
+            continue
+        answered[job, number].append(each["attempt_id"])
+        if attempt["message_id"] != call["message_id"]:
+            found.append(f"{name}: another message")
+        if record is None:
+            continue
+        billed[job, number] += 1
+        if record["message_id"] != call["message_id"]:
+            found.append(f"{name}: bills another message")
+        found += [
+            f"{name}: {record[f'{kind}_tokens']} {kind} tokens billed, "
+            f"{call['billable'][kind]} served"
+            for kind in TOKEN_KINDS
+            if record[f"{kind}_tokens"] != call["billable"][kind]
+        ]
+    for item in answered.keys() | billed.keys():
+        if billed[item] != 1:
+            found.append(f"{item}: answered, and billed {billed[item]} times")
+    for item in items:
+        if item not in results:
+            found.append(f"{item}: has no last word")
+        elif (results[item]["outcome"] == "succeeded") != bool(answered[item]):
+            found.append(
+                f"{item}: {results[item]['outcome']}, answered {len(answered[item])} times"
+            )
+    stray = served.keys() - known
+    found += [f"{len(stray)} served items are nobody's"] if stray else []
+    found += _sums(records, events, await _pages(stripe, "entries"), mapped)
+    return found
+
+
+def _sums(
+    records: dict[int, Row], events: list[Row], accepted: list[Row], mapped: dict[str, str | None]
+) -> list[str]:
+    due, queued, told = (Counter[tuple[str | None, str]]() for _ in range(3))
+    for record in records.values():
+        if record["charge_nano_usd"] is None:
+            continue  # told when it has a price
+        customer = mapped[record["customer_id"]]
+        due[customer, CHARGE_METER] += record["charge_nano_usd"]
+        for kind in TOKEN_KINDS:
+            due[customer, token_meter(kind)] += record[f"{kind}_tokens"]
+    for event in events:
+        queued[mapped[event["customer_id"]], event["meter"]] += event["value"]
+    for entry in accepted:
+        if entry["effective"]:
+            told[entry["customer"], entry["event_name"]] += int(entry["value"])
+    undelivered = sum(event["delivered_at"] is None for event in events)
+    return [
+        f"{meter} of {customer}: {due[customer, meter]} in the records, "
+        f"{queued[customer, meter]} in the outbox, {told[customer, meter]} at Stripe"
+        for customer, meter in due | queued | told
+        if not due[customer, meter] == queued[customer, meter] == told[customer, meter]
+    ] + ([f"{undelivered} events are not delivered"] if undelivered else [])
+
+
+async def _pages(journal: Journal, name: str) -> list[Row]:
+    rows: list[Row] = []
+    while page := (await journal.get(f"journal?after={len(rows)}&limit=10000"))[name]:
+        rows += page
+    return rows
