@@ -2,7 +2,8 @@
 
 The order is that of a reader: what is to be paid and why, then what was used, then what it means in
 allowance, balance and savings, and last, in the operator's copy only, cost and margin. Every table
-adds up by itself, in exact amounts; cents stand only where something is collected.
+adds up by itself, in exact amounts (volume prices that have changed are averaged instead); cents
+stand only where something is collected.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
