@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 from sqlmodel import SQLModel
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
@@ -99,6 +99,18 @@ class Jobs:
         handle = handle_of(self.house.temporal, job_id)
         return await handle.execute_update(CANCEL_UPDATE, result_type=BatchProgress)
 
+    async def state(self, job_id: str) -> str | None:
+        """Return the `BillingState` that the job shows."""
+        attributes = (await handle_of(self.house.temporal, job_id).describe()).search_attributes
+        return next(iter(attributes.get("BillingState", [])), None)  # type: ignore[return-value]
+
+    async def reaches(self, job_id: str, state: str) -> bool:
+        """Wait until the job shows this `BillingState`."""
+        async with asyncio.timeout(PATIENCE):
+            while await self.state(job_id) != state:
+                await asyncio.sleep(0.1)
+        return True
+
     async def progress(self, job_id: str) -> BatchProgress:
         async with self.house.ledger.begin() as tx:
             return await batches.progress(tx, job_id, datetime.now(UTC))
@@ -108,9 +120,9 @@ class Jobs:
             return [each async for each in batches.results(tx, job_id)]
 
     async def rows(self, table: type[SQLModel], **equal: Any) -> list[Mapping[str, Any]]:
-        """Return the rows of a table in which these columns have these values."""
+        """Return the rows of a table, by key, in which these columns have these values."""
         async with self.house.ledger.begin() as tx:
-            found = await tx.execute(select(table))
+            found = await tx.execute(select(table).order_by(*inspect(table).primary_key))
             rows = [dict(row._mapping) for row in found]
         return [row for row in rows if all(row[name] == value for name, value in equal.items())]
 

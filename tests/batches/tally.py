@@ -39,7 +39,7 @@ async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[
     served = {
         (row["batch_id"], row["custom_id"]): row
         for row in await _pages(claude, "rows")
-        if row.get("batch_id")
+        if row.get("batch_id") and not row["custom_id"].startswith("theirs-")
     }
     found: list[str] = []
     billed = Counter[tuple[str, int]]()
