@@ -7,8 +7,10 @@ than they compute; each has servers of its own, and the tests of one file stay i
 
 import gc
 import itertools
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -26,6 +28,10 @@ _numbers = itertools.count(1)
 
 LONGEST = ("cycles", "crash", "requests", "cli", "guards", "demo")
 """Folders that take the most time: begun first, none of them is what all wait for in the end."""
+
+ROOM = 2**31
+"""Bytes that must be free in memory before the servers of a session keep their data there. They
+take less than a fifth of it, but each of several sessions looks for itself."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,13 +70,9 @@ def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server whose database `template_tallystick` is set up."""
     # Not in pytest's own temporary folder: a socket's path has a length limit, and every pytest
     # that starts closes that folder to other users, under which PostgreSQL runs for root.
-    with (
-        tempfile.TemporaryDirectory(prefix="tallystick-") as folder,
-        embedded_postgres(Path(folder) / "data") as url,
-    ):
-        # This server is never killed, so nothing need reach the disk; databases are made and
-        # dropped at a third of the cost.
-        _execute(url, "ALTER SYSTEM SET fsync = off")
+    with _folder() as folder, embedded_postgres(folder / "data") as url:
+        _execute(url, "ALTER SYSTEM SET fsync = off")  # nobody kills this one
+        _execute(url, "ALTER SYSTEM SET max_wal_size = '256MB'")
         _execute(url, "SELECT pg_reload_conf()")
         _execute(url, "CREATE DATABASE template_tallystick")
         setup.prepare(_database(url, "template_tallystick"))
@@ -97,8 +99,8 @@ async def ledger(database_url: str) -> AsyncIterator[Ledger]:
 @pytest_asyncio.fixture(scope="session")
 async def temporal_server() -> AsyncIterator[TemporalServer]:
     """A real Temporal server with our search attributes and fairness on."""
-    with tempfile.TemporaryDirectory(prefix="tallystick-") as folder:
-        async with embedded_temporal(Path(folder)) as server:
+    with _folder() as folder:
+        async with embedded_temporal(folder) as server:
             yield server
 
 
@@ -106,6 +108,18 @@ async def temporal_server() -> AsyncIterator[TemporalServer]:
 async def temporal(temporal_server: TemporalServer) -> TemporalClient:
     """A client of it with the product's own data converter."""
     return await connect_temporal(temporal_server.address)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder for a server, in memory where there is room.
+
+    A database is some six hundred files, which most disks take ten times as long to make.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
+    with tempfile.TemporaryDirectory(prefix="tallystick-", dir=memory if roomy else None) as folder:
+        yield Path(folder)
 
 
 def _database(url: str, name: str) -> str:
