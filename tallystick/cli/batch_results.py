@@ -9,9 +9,7 @@ from collections.abc import AsyncIterable
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-import typer
-
-from tallystick.cli.output import note
+from tallystick.cli.output import note, print_json
 from tallystick.ledger.batch_tables import ItemOutcome
 from tallystick.ledger.batches import ItemResult
 from tallystick.money import from_nano_usd, plain
@@ -28,11 +26,10 @@ async def write_lines(results: AsyncIterable[ItemResult], out: Path | None) -> i
             if result.outcome is None:
                 continue
             _tell_failure(result)
-            line = json.dumps(as_json(result), ensure_ascii=False)
             if file is None:
-                typer.echo(line)
+                print_json(as_json(result))
             else:
-                file.write(line + "\n")
+                file.write(json.dumps(as_json(result), ensure_ascii=False) + "\n")
             written += 1
     finally:
         if file is not None:
