@@ -146,9 +146,10 @@ WITH ended AS (
     RETURNING cost_usd, charge_nano_usd, {_TOKENS}, web_searches
 ), last_words AS (
     INSERT INTO batch_results (
-        job_id, number, outcome, attempt_id, error_type, error_message, line
+        job_id, number, outcome, attempt_id, error_type, error_message, metered_as, line
     )
-    SELECT :job_id, number, outcome, attempt_id, error_type, error_message, line
+    SELECT :job_id, number, outcome, attempt_id, error_type, error_message,
+        CASE outcome WHEN 'succeeded' THEN CAST(:chunk_id AS varchar) END, line
     FROM ended
     WHERE outcome = 'succeeded' OR NOT (:lost OR (passes AND round < :rounds))
     ON CONFLICT DO NOTHING
@@ -159,7 +160,7 @@ FROM (
     SELECT coalesce(jsonb_object_agg(outcome, items), '{{}}') AS tallied
     FROM (SELECT outcome, count(*) AS items FROM ended GROUP BY outcome) by_type
 ) told, (
-    SELECT count(*) AS records,
+    SELECT (SELECT count(*) FROM recorded) AS records,
         coalesce(sum(cost_usd), 0) AS cost_usd,
         coalesce(sum(charge_nano_usd), 0)::bigint AS charge_nano_usd,
         {", ".join(f"coalesce(sum({kind}_tokens), 0)::bigint AS {kind}" for kind in TOKEN_KINDS)},
@@ -215,7 +216,9 @@ async def settle(tx: Transaction, shard: BatchShard, chunk: Chunk, billing: Bill
     async with copying(tx, _COPY) as copy:
         await copy.write(chunk.rows)
     await batch_shards.by_index(tx)
-    done = (await tx.execute(_SETTLE, _parameters(shard, billing, billed_at))).one()
+    chunk_id = batches.chunk_id(job.job_id, shard.shard, shard.chunks + 1)
+    parameters = _parameters(shard, billing, billed_at, chunk_id)
+    done = (await tx.execute(_SETTLE, parameters)).one()
     news = False
     if account is not None and done.records:
         of_shard = {"job_id": shard.job_id, "shard": shard.shard}
@@ -224,27 +227,25 @@ async def settle(tx: Transaction, shard: BatchShard, chunk: Chunk, billing: Bill
             tx, account, charges, agreed.terms, billed_at, used_at=billing.ended_at
         )
     await _free(tx, job, to_nano_usd(times(agreed.terms.highest_factor, done.freed_usd)))
-    events = await outbox.enqueue(
+    await outbox.enqueue(
         tx,
         usage_record_id=None,
-        key=RequestKey(
-            customer_id=job.customer_id,
-            request_id=batches.chunk_id(job.job_id, shard.shard, shard.chunks + 1),
-        ),
+        key=RequestKey(customer_id=job.customer_id, request_id=chunk_id),
         occurred_at=billing.ended_at,
         billed_at=billed_at,
         values=meter_values(
             done.charge_nano_usd, {kind: getattr(done, kind) for kind in TOKEN_KINDS}
         ),
     )
-    await batch_shards.change(
-        tx, shard, **_counted(shard, chunk, done, agreed.terms, charged=events > 0)
-    )
+    await batch_shards.change(tx, shard, **_counted(shard, chunk, done, agreed.terms))
     return news
 
 
-def _parameters(shard: BatchShard, billing: Billing, billed_at: datetime) -> dict[str, Any]:
+def _parameters(
+    shard: BatchShard, billing: Billing, billed_at: datetime, chunk_id: str
+) -> dict[str, Any]:
     return {
+        "chunk_id": chunk_id,
         "job_id": shard.job_id,
         "shard": shard.shard,
         "batch_id": shard.batch_id,
@@ -279,13 +280,11 @@ def _counted(
     chunk: Chunk,
     done: Row[*tuple[Any, ...]],
     terms: PlanTerms,
-    *,
-    charged: bool,
 ) -> dict[str, object]:
     """Return the shard's columns with what the chunk brought."""
     counted: dict[str, object] = {
         "tallied": dict(Counter(shard.tallied) + Counter[str](done.tallied)),
-        "chunks": shard.chunks + charged,
+        "chunks": shard.chunks + (done.records > 0),
         "cost_usd": shard.cost_usd + done.cost_usd,
         "charge_nano_usd": shard.charge_nano_usd + done.charge_nano_usd,
         "saved_nano_usd": shard.saved_nano_usd + _saved(done, terms),

@@ -110,8 +110,8 @@ class BatchShard(SQLModel, table=True):
 
     `lines_read` and `bytes_read` of the file are settled, in chunks, each a transaction under this
     row's lock. `tallied` counts what they said by type, to be compared with the provider's own
-    `request_counts`; the outcomes count what is final of it. `chunks` numbers those that were
-    charged.
+    `request_counts`; the outcomes count what is final of it. `chunks` numbers those that brought
+    records.
     """
 
     __tablename__ = "batch_shards"  # pyright: ignore[reportAssignmentType]
@@ -181,4 +181,6 @@ class BatchResult(SQLModel, table=True):
     """The try that it came from; None for an item that was never sent."""
     error_type: str | None = None
     error_message: str | None = None
+    metered_as: str | None = None
+    """The request id of the meter events that tell its charge, among those of its chunk."""
     line: str | None = Field(default=None, sa_type=Text)

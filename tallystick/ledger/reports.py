@@ -11,13 +11,21 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, exists, func, or_, select
 from sqlmodel import col
 
 from tallystick.ledger.account_tables import Invoice, StripeEvent
+from tallystick.ledger.batch_tables import (
+    BatchJob,
+    BatchResult,
+    BatchShard,
+    BatchTry,
+    ShardState,
+)
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.effective import effective
 from tallystick.ledger.tables import Adjustment, Attempt, MeterEvent, Outcome, UsageRecord
+from tallystick.metering import CHARGE_METER
 from tallystick.money import from_nano_usd
 from tallystick.pricing.tokens import TOKEN_KINDS
 
@@ -131,20 +139,14 @@ async def meter_totals(tx: Transaction) -> list[MeterTotals]:
     ]
 
 
-async def records(
-    tx: Transaction, customer_id: str | None = None
-) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield usage records as they were written, in that order, with what belongs to each.
-
-    That is its meter events, its adjustments, and as `effective_...` what holds with them.
-
-    Streamed from a server-side cursor: memory does not grow with the ledger.
-    """
-    events = (
+def _events(*which: ColumnElement[bool]) -> ColumnElement[Any]:
+    """Return events that belong to a usage record, as a list in JSON."""
+    return (
         select(
             func.coalesce(
                 func.jsonb_agg(
                     func.jsonb_build_object(
+                        "request_id", col(MeterEvent.request_id),
                         "meter", col(MeterEvent.meter),
                         "identifier", col(MeterEvent.identifier),
                         "value", col(MeterEvent.value),
@@ -155,11 +157,44 @@ async def records(
                 func.jsonb_build_array(),
             )
         )
-        .where(col(MeterEvent.usage_record_id) == col(UsageRecord.usage_record_id))
+        .where(*which)
         .correlate(UsageRecord)
         .scalar_subquery()
-        .label("meter_events")
     )  # fmt: skip
+
+
+def _metered_as() -> ColumnElement[Any]:
+    """Return the request id of the events of a record's chunk, if it is of a batch."""
+    return (
+        select(col(BatchResult.metered_as))
+        .join(
+            BatchTry,
+            and_(
+                col(BatchTry.job_id) == col(BatchResult.job_id),
+                col(BatchTry.number) == col(BatchResult.number),
+            ),
+        )
+        .where(col(BatchTry.attempt_id) == col(UsageRecord.attempt_id))
+        .correlate(UsageRecord)
+        .scalar_subquery()
+    )
+
+
+async def records(
+    tx: Transaction, customer_id: str | None = None
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield usage records as they were written, in that order, with what belongs to each.
+
+    That is its meter events (in a batch those that tell the sum of its chunk), its adjustments, and
+    as `effective_...` what holds with them.
+
+    Streamed from a server-side cursor: memory does not grow with the ledger.
+    """
+    own = _events(col(MeterEvent.usage_record_id) == col(UsageRecord.usage_record_id))
+    of_chunk = _events(
+        col(MeterEvent.customer_id) == col(UsageRecord.customer_id),
+        col(MeterEvent.request_id) == _metered_as(),
+    )
     corrections = (
         select(
             func.coalesce(
@@ -191,7 +226,7 @@ async def records(
             usage.c.cost_usd.label("effective_cost_usd"),
             usage.c.charge_nano_usd.label("effective_charge_nano_usd"),
             corrections,
-            events,
+            own.op("||")(of_chunk).label("meter_events"),
         )
         .join(usage, usage.c.usage_record_id == col(UsageRecord.usage_record_id))
         .order_by(col(UsageRecord.usage_record_id))
@@ -225,6 +260,7 @@ async def waiting(tx: Transaction, *, older_than: datetime) -> Sequence[Waiting]
     """
     rows = [
         *await _open_attempts(tx, older_than),
+        *await _open_batches(tx, older_than),
         *await _unpriced(tx),
         *await _unmetered(tx, older_than),
         *await _unapplied(tx, older_than),
@@ -243,6 +279,7 @@ async def _open_attempts(tx: Transaction, older_than: datetime) -> list[Waiting]
     ).where(
         col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
         col(Attempt.started_at) < older_than,
+        ~exists().where(col(BatchTry.attempt_id) == col(Attempt.attempt_id)),
     )
     return [
         Waiting(
@@ -255,6 +292,43 @@ async def _open_attempts(tx: Transaction, older_than: datetime) -> list[Waiting]
         )
         for row in await tx.execute(statement)
     ]
+
+
+async def _open_batches(tx: Transaction, older_than: datetime) -> list[Waiting]:
+    """Batches whose create was not answered, and those that should have ended, in a line each."""
+    unanswered = col(BatchShard.state).in_([ShardState.SENT, ShardState.LOST])
+    overdue = col(BatchShard.expires_at) < older_than
+    statement = (
+        select(
+            col(BatchJob.customer_id),
+            col(BatchShard.job_id),
+            col(BatchShard.shard),
+            col(BatchShard.items),
+            col(BatchShard.batch_id),
+            col(BatchShard.sent_at),
+            col(BatchShard.trouble),
+        )
+        .join(BatchJob, col(BatchJob.job_id) == col(BatchShard.job_id))
+        .where(
+            or_(unanswered, and_(col(BatchShard.state).in_(_AT_WORK), overdue)),
+            col(BatchShard.sent_at) < older_than,
+        )
+    )
+    return [
+        Waiting(
+            what="in flight" if row.batch_id else "outcome unknown",
+            customer_id=row.customer_id,
+            request_id=row.job_id,
+            since=row.sent_at,
+            why=f"batch {row.shard} of the job, {row.items:,} requests: "
+            + (row.trouble or (f"{row.batch_id} is overdue" if row.batch_id else "no answer yet")),
+            charge_usd=None,
+        )
+        for row in await tx.execute(statement)
+    ]
+
+
+_AT_WORK = (ShardState.RUNNING, ShardState.ENDED)
 
 
 async def _unpriced(tx: Transaction) -> list[Waiting]:
@@ -274,17 +348,16 @@ async def _unpriced(tx: Transaction) -> list[Waiting]:
 
 
 async def _unmetered(tx: Transaction, older_than: datetime) -> list[Waiting]:
-    usage = effective()
     since: ColumnElement[Any] = func.min(col(MeterEvent.occurred_at))
+    charge = func.sum(col(MeterEvent.value)).filter(col(MeterEvent.meter) == CHARGE_METER)
     statement = (
         select(
             col(MeterEvent.customer_id),
             col(MeterEvent.request_id),
             since.label("since"),
             func.max(col(MeterEvent.parked_reason)).label("reason"),
-            func.max(usage.c.charge_nano_usd).label("charge"),
+            charge.label("charge"),
         )
-        .join(usage, usage.c.usage_record_id == col(MeterEvent.usage_record_id))
         .where(
             col(MeterEvent.delivered_at).is_(None),
             col(MeterEvent.withdrawn_at).is_(None),

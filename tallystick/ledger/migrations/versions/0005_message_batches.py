@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("attempt_id", sa.BigInteger(), nullable=True),
         sa.Column("error_type", sa.String(), nullable=True),
         sa.Column("error_message", sa.String(), nullable=True),
+        sa.Column("metered_as", sa.String(), nullable=True),
         sa.Column("line", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("job_id", "number"),
     )
