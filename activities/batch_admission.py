@@ -32,7 +32,7 @@ from tallystick.plans import Charge, highest_charge
 from tallystick.plans.guards import Refusal
 from tallystick.plans.rooms import Occupied, find_room
 
-LOOK_AGAIN = 15.0
+LOOK_AGAIN = 5.0
 """Seconds between looks for room that only requests in flight take up."""
 
 

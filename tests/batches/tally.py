@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlmodel import SQLModel
 
-from tallystick.ledger.batch_tables import BatchItem, BatchResult, BatchShard, BatchTry
+from tallystick.ledger.batch_tables import BatchItem, BatchJob, BatchResult, BatchShard, BatchTry
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Attempt, Customer, MeterEvent, UsageRecord
 from tallystick.metering import CHARGE_METER, TOKEN_KINDS, token_meter
@@ -34,6 +34,7 @@ async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[
         items = {(row["job_id"], row["number"]): row for row in await rows(BatchItem)}
         results = {(row["job_id"], row["number"]): row for row in await rows(BatchResult)}
         records = {row["attempt_id"]: row for row in await rows(UsageRecord)}
+        finished = {row["job_id"] for row in await rows(BatchJob) if row["finished_at"]}
         events = await rows(MeterEvent, usage_record_id=None)
         mapped = {row["customer_id"]: row["stripe_customer_id"] for row in await rows(Customer)}
     served = {
@@ -76,6 +77,8 @@ async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[
         if billed[item] != 1:
             found.append(f"{item}: answered, and billed {billed[item]} times")
     for item in items:
+        if item[0] not in finished:
+            continue  # refused at admission, or still under way
         if item not in results:
             found.append(f"{item}: has no last word")
         elif (results[item]["outcome"] == "succeeded") != bool(answered[item]):
