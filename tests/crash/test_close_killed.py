@@ -111,6 +111,9 @@ async def test_a_close_that_is_killed_at_every_step_bills_once() -> None:
                 end = billing_period(anchor, "UTC", 1).end
                 await _open(stripe, ledger, anchor)
                 await wake(temporal, "acme", News())
+                time = VirtualTime(temporal, http, ["acme"], patience=CLOSING)
+                # Set up first: usage from before the subscription would be an item of ours.
+                await time.settle()
                 await Client(temporal).messages.create(
                     customer_id="acme",
                     request_id="one",
@@ -119,7 +122,6 @@ async def test_a_close_that_is_killed_at_every_step_bills_once() -> None:
                     messages=[{"role": "user", "content": "tally " * 60_000}],
                 )
                 await _until_metered(ledger)
-                time = VirtualTime(temporal, http, ["acme"], patience=CLOSING)
                 await time.to(end - timedelta(hours=1))
 
                 closing = asyncio.create_task(time.to(end + timedelta(hours=1)))
