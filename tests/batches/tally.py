@@ -52,43 +52,46 @@ async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[
         call = served.get((shard["batch_id"], name))
         record = records.get(each["attempt_id"])
         known.add((shard["batch_id"], name))
-        if attempt["outcome"] == "started":
-            found.append(f"{name}: the attempt has no outcome")
-        if (attempt["outcome"] == "succeeded") != (call is not None):
-            found.append(f"{name}: {attempt['outcome']}, served: {call is not None}")
-        if call is None:
-            found += [f"{name}: billed, and not served"] if record else []
-            continue
-        answered[job, number].append(each["attempt_id"])
-        if attempt["message_id"] != call["message_id"]:
-            found.append(f"{name}: another message")
-        if record is None:
-            continue
-        billed[job, number] += 1
-        if record["message_id"] != call["message_id"]:
-            found.append(f"{name}: bills another message")
-        found += [
-            f"{name}: {record[f'{kind}_tokens']} {kind} tokens billed, "
-            f"{call['billable'][kind]} served"
-            for kind in TOKEN_KINDS
-            if record[f"{kind}_tokens"] != call["billable"][kind]
-        ]
-    for item in answered.keys() | billed.keys():
-        if billed[item] != 1:
-            found.append(f"{item}: answered, and billed {billed[item]} times")
-    for item in items:
-        if item[0] not in finished:
-            continue  # refused at admission, or still under way
-        if item not in results:
-            found.append(f"{item}: has no last word")
-        elif (results[item]["outcome"] == "succeeded") != bool(answered[item]):
-            found.append(
-                f"{item}: {results[item]['outcome']}, answered {len(answered[item])} times"
-            )
+        found += _disagree(name, attempt, call, record)
+        if call is not None:
+            answered[job, number].append(each["attempt_id"])
+            billed[job, number] += record is not None
+    found += [
+        f"{item}: answered, and billed {billed[item]} times"
+        for item in answered
+        if billed[item] != 1
+    ]
+    # What was refused at admission, or is still under way, has no last words.
+    told = {item: results.get(item, {}).get("outcome") for item in items if item[0] in finished}
+    found += [
+        f"{item}: {outcome}, answered {len(answered[item])} times"
+        for item, outcome in told.items()
+        if outcome is None or (outcome == "succeeded") != bool(answered[item])
+    ]
     stray = served.keys() - known
     found += [f"{len(stray)} served items are nobody's"] if stray else []
     found += _sums(records, events, await _pages(stripe, "entries"), mapped)
     return found
+
+
+def _disagree(name: str, attempt: Row, call: Row | None, record: Row | None) -> list[str]:
+    """Compare what is known of one try: the attempt, the stand-in's row, the record."""
+    if attempt["outcome"] == "started":
+        return [f"{name}: the attempt has no outcome"]
+    if (attempt["outcome"] == "succeeded") != (call is not None):
+        return [f"{name}: {attempt['outcome']}, served: {call is not None}"]
+    if call is None:
+        return [f"{name}: billed, and not served"] if record else []
+    found = [] if attempt["message_id"] == call["message_id"] else [f"{name}: another message"]
+    if record is None:
+        return found
+    if record["message_id"] != call["message_id"]:
+        found.append(f"{name}: bills another message")
+    return found + [
+        f"{name}: {record[f'{kind}_tokens']} {kind} tokens billed, {call['billable'][kind]} served"
+        for kind in TOKEN_KINDS
+        if record[f"{kind}_tokens"] != call["billable"][kind]
+    ]
 
 
 def _sums(
