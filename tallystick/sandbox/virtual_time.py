@@ -127,5 +127,15 @@ class VirtualTime:
         if self._periods.setdefault(customer, agenda.period_start) != agenda.period_start:
             self._periods[customer] = agenda.period_start
             await asyncio.sleep(BETWEEN_RUNS)
+        if await self._is_at_work(customer):
+            return False
         # A moment's grace: the clock goes on while this asks.
         return not agenda.dues or agenda.dues[0].at > await self.now(customer)
+
+    async def _is_at_work(self, customer: str) -> bool:
+        """Tell whether a step is under way, or the cycle has yet to hear what it came to."""
+        handle = self._temporal.get_workflow_handle(cycle_workflow_id(customer))
+        now = (await handle.describe()).raw_description
+        # A step that failed and waits for its next try is no reason to wait here.
+        trying = any(step.attempt == 1 for step in now.pending_activities)
+        return trying or now.HasField("pending_workflow_task")
