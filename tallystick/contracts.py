@@ -451,3 +451,51 @@ class FollowOrder(_Frozen):
 
     job_id: JobId
     done: int
+
+
+# --- Reconciliation -------------------------------------------------------------------------------
+RECONCILIATION = "Reconciliation"
+
+
+class ReconcileOrder(_Frozen):
+    """Input of `Reconciliation`: which closed interval.
+
+    Without an interval it is that of the instant the run was scheduled for: the closed hours of the
+    last half day, or the UTC day before. Both ends are whole hours.
+    """
+
+    kind: Literal["hourly", "daily", "manual"] = "manual"
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class ReconcileStep(_Frozen):
+    """Input of every step of a run: which run, over [start, end), and the instant it is done at."""
+
+    reconciliation_id: int
+    kind: Literal["hourly", "daily", "manual"]
+    start: datetime
+    end: datetime
+    now: datetime
+
+
+class Reconciled(_Frozen):
+    """What one step found: how many discrepancies, in words, and the calls it made."""
+
+    words: str
+    found: int = 0
+    calls: int = 0
+    again: bool = False
+    """Something could not be judged yet; look again after a while."""
+
+
+class ReconcileResult(_Frozen):
+    """What a run came to: discrepancies by state, and the total difference in tokens."""
+
+    reconciliation_id: int
+    start: datetime
+    end: datetime
+    claude_state: str
+    discrepancies: dict[str, int]
+    tokens: int
+    words: str

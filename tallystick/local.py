@@ -31,6 +31,7 @@ from tallystick.embedded import (
 from tallystick.ledger.setup import prepare
 from tallystick.services import Endpoints, endpoints_at
 from tallystick.settings import (
+    SANDBOX_ADMIN_KEY,
     SANDBOX_CLAUDE_KEY,
     SANDBOX_STRIPE_KEY,
     SANDBOX_WEBHOOK_SECRET,
@@ -209,6 +210,7 @@ def _environment(
     environment.pop("TALLYSTICK_SANDBOX", None)  # answered here, by addresses
     if "claude" in wanted:
         environment["ANTHROPIC_API_KEY"] = SANDBOX_CLAUDE_KEY
+        environment["ANTHROPIC_ADMIN_KEY"] = SANDBOX_ADMIN_KEY
         environment["ANTHROPIC_BASE_URL"] = local.claude_url or ""
     if "stripe" in wanted:
         environment["STRIPE_API_KEY"] = SANDBOX_STRIPE_KEY

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from tallystick.devnote import DevNote
 from tallystick.embedded import POSTGRES_FOLDER, embedded_postgres
-from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, Settings
+from tallystick.settings import SANDBOX_ADMIN_KEY, SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Endpoints:
     stripe_api_base: str | None
     stripe_meter_events_base: str | None
     sandboxed: frozenset[str]
+    anthropic_admin_key: SecretStr | None = None
+    """Reads Anthropic's usage and cost reports; without one they are not read."""
 
 
 @contextmanager
@@ -79,4 +81,6 @@ def endpoints_at(
             stripe_url if stripe_stands_in else settings.stripe_meter_events_base
         ),
         sandboxed=wanted,
+        anthropic_admin_key=settings.anthropic_admin_key
+        or (SecretStr(SANDBOX_ADMIN_KEY) if claude_stands_in else None),
     )

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from tallystick.plans.batching import LOOKED_FOR, PROVIDER_LIMITS
 
 SANDBOX_CLAUDE_KEY = "sk-ant-sandbox"
+SANDBOX_ADMIN_KEY = "sk-ant-admin-sandbox"
 SANDBOX_STRIPE_KEY = "sk_live_sandbox"  # a live-mode key, since only those may use the stream
 SANDBOX_WEBHOOK_SECRET = "whsec_sandbox"  # noqa: S105
 
@@ -114,6 +115,13 @@ class Settings(BaseSettings):
     shutdown_grace: _Wait = 60
     """How long a worker that was told to stop lets calls in flight finish."""
 
+    tolerance_tokens: Annotated[int, Field(ge=0)] = 100
+    """A discrepancy of more tokens than that is told to the operators at once."""
+    summaries_settle: _Wait = 300
+    """How long Stripe is given to count what it has acknowledged, before its sums are believed."""
+    report_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    """Ids of the API keys (`apikey_...`) whose usage is ours in Anthropic's reports; unset, all."""
+
     fee_percent: Annotated[Decimal, Field(ge=0)] = Decimal("2.9")
     """What the payment processor takes of each payment, shown in the margin."""
     fee_fixed_usd: Annotated[Decimal, Field(ge=0)] = Decimal("0.30")
@@ -127,9 +135,9 @@ class Settings(BaseSettings):
     inbox_alert_depth: _Count = 1_000
     """`/health` alerts when more events wait."""
 
-    @field_validator("stripe_webhook_secret", mode="before")
+    @field_validator("stripe_webhook_secret", "report_keys", mode="before")
     @classmethod
-    def _split_secrets(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

@@ -28,6 +28,9 @@ APPEND_ONLY = {
     "alerts": "subject",
     "meter_rejections": "code",
     "batch_tries": "round",
+    "attempt_settlements": "words",
+    "collection_corrections": "reason",
+    "discrepancy_events": "words",
 }
 """Tables that are never changed, each with a column to try."""
 

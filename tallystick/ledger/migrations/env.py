@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 import tallystick.ledger.account_tables  # pyright: ignore[reportUnusedImport]
-import tallystick.ledger.batch_tables  # noqa: F401  # pyright: ignore[reportUnusedImport]
+import tallystick.ledger.batch_tables  # pyright: ignore[reportUnusedImport]
+import tallystick.ledger.reconciliation_tables  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=SQLModel.metadata)
