@@ -25,8 +25,10 @@ async def open_run(
         .values(run=run, kind=kind, start_at=start, end_at=end, begun_at=at)
         .on_conflict_do_nothing(index_elements=["run"])
     )
-    found = select(col(Reconciliation.reconciliation_id)).where(col(Reconciliation.run) == run)
-    return int((await tx.execute(found)).scalar_one())
+    found = select(Reconciliation).where(col(Reconciliation.run) == run)
+    opened = entity(Reconciliation, (await tx.execute(found)).one()).reconciliation_id
+    assert opened is not None  # noqa: S101 - it was read
+    return opened
 
 
 async def note_claude(
