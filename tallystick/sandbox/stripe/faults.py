@@ -21,6 +21,7 @@ class StripeFault(Fault):
 
 
 _SINGLE = ("/v1/billing/meter_events", "/v2/billing/meter_events")
+_EVERY_WAY = (*_SINGLE, "/v2/billing/meter_event_stream")
 
 
 class RateLimited(StripeFault):
@@ -74,15 +75,47 @@ class Slow(StripeFault):
     seconds: float = Field(default=1.0, ge=0)
 
 
-class RejectedLater(StripeFault):
-    """Meter events are accepted and end in an error report; only those whose identifier contains
-    `identifier`."""
+class EventFault(StripeFault):
+    """Base of what becomes of single meter events after their receipt, on every way they can come.
+
+    Only those are hit whose identifier contains `identifier`; of a stream's call, each that does.
+    """
+
+    paths: ClassVar[tuple[str, ...]] = _EVERY_WAY
+
+    identifier: str = ""
+
+    def hits(self, identifier: str) -> bool:
+        """Say whether the event of this identifier meets it."""
+        return self.identifier in identifier
+
+
+class RejectedLater(EventFault):
+    """Meter events are accepted and end in an error report."""
 
     name: ClassVar[str] = "rejected_later"
-    paths: ClassVar[tuple[str, ...]] = (*_SINGLE, "/v2/billing/meter_event_stream")
 
     code: str = "meter_event_customer_not_found"
-    identifier: str = ""
+
+
+class LostEvent(EventFault):
+    """Meter events are accepted and never count; no report says so."""
+
+    name: ClassVar[str] = "lost_event"
+
+
+class CountedTwice(EventFault):
+    """Meter events enter twice; a cancellation takes one of the two away."""
+
+    name: ClassVar[str] = "counted_twice"
+
+
+class WrongCustomer(EventFault):
+    """Meter events count for `customer` instead; without one, for nobody."""
+
+    name: ClassVar[str] = "wrong_customer"
+
+    customer: str | None = None
 
 
 class DuplicateReported(StripeFault):
@@ -101,5 +134,8 @@ KINDS: tuple[type[StripeFault], ...] = (
     Reset,
     Slow,
     RejectedLater,
+    LostEvent,
+    CountedTwice,
+    WrongCustomer,
     DuplicateReported,
 )

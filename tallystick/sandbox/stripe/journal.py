@@ -28,7 +28,7 @@ class Entry:
     received_at: float
     idempotency_key: str | None
     rejected: str | None = None
-    """The code of its error report, or `cancelled`; None while it counts."""
+    """The code of its error report, `lost` or `cancelled`; None while it counts."""
 
     @property
     def amount(self) -> int:

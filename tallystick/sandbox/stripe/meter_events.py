@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from tallystick.sandbox.stripe.account import Account
 from tallystick.sandbox.stripe.endpoint import Call, Endpoint
 from tallystick.sandbox.stripe.events import report_meter_error
-from tallystick.sandbox.stripe.faults import DuplicateReported, RejectedLater
+from tallystick.sandbox.stripe.faults import (
+    CountedTwice,
+    DuplicateReported,
+    EventFault,
+    LostEvent,
+    RejectedLater,
+    WrongCustomer,
+)
 from tallystick.sandbox.stripe.journal import Entry
 from tallystick.sandbox.stripe.meters import meter_for
 from tallystick.sandbox.stripe.wire import (
@@ -27,6 +34,8 @@ from tallystick.sandbox.stripe.wire import (
 
 PAST_SECONDS = 35 * 86400
 FUTURE_SECONDS = 5 * 60
+LOST = "lost"
+"""What the journal calls an event that was lost: no code of Stripe's, which tells nobody of it."""
 _MAX_DIGITS = 15
 _INTEGER = re.compile(r"-?\d+")
 
@@ -143,21 +152,32 @@ def accept(
     meter = meter_for(account, event_name)
     customer_key, value_key = _keys(meter)
     rejected = rejected or _trouble(account, meter, payload)
-    if isinstance(call.fault, RejectedLater) and call.fault.identifier in identifier:
-        rejected = call.fault.code
-    entry = account.journal.accept(
-        path=call.path,
-        identifier=identifier,
-        event_name=event_name,
-        customer=payload.get(customer_key),
-        value=payload.get(value_key),
-        timestamp=timestamp,
-        received_at=account.clock(),
-        idempotency_key=call.idempotency_key,
-    )
+    met = isinstance(call.fault, EventFault) and call.fault.hits(identifier)
+    fault = call.fault if met else None
+    if isinstance(fault, RejectedLater):
+        rejected = fault.code
+    customer = fault.customer if isinstance(fault, WrongCustomer) else payload.get(customer_key)
+
+    def enter() -> Entry:
+        return account.journal.accept(
+            path=call.path,
+            identifier=identifier,
+            event_name=event_name,
+            customer=customer,
+            value=payload.get(value_key),
+            timestamp=timestamp,
+            received_at=account.clock(),
+            idempotency_key=call.idempotency_key,
+        )
+
+    entry = enter()
     if rejected is not None:
         entry.rejected = rejected
         report_meter_error(account, rejected, sample=sample, meter=meter, livemode=call.livemode)
+    elif isinstance(fault, LostEvent):
+        entry.rejected = LOST
+    elif isinstance(fault, CountedTwice):
+        enter()
     return entry
 
 
