@@ -36,6 +36,20 @@ async def batches_made(jobs: Jobs, job_id: str) -> list[Batch]:
     return made
 
 
+async def states(jobs: Jobs, job_id: str) -> list[ShardState]:
+    return [shard["state"] for shard in await jobs.rows(BatchShard, job_id=job_id)]
+
+
+async def statuses(jobs: Jobs) -> list[str]:
+    """Return how the batches stand that have not ended at the stand-in, the latest first."""
+    api = BatchApi(SANDBOX_CLAUDE_KEY, str(jobs.house.claude._http.base_url), timeout=10)
+    try:
+        listed = [batch async for batch in api.newest_first()]
+    finally:
+        await api.close()
+    return [each.processing_status for each in listed if not each.has_ended]
+
+
 async def test_a_create_whose_answer_is_lost_is_found_and_not_made_again(jobs: Jobs) -> None:
     await jobs.house.claude.order("undelivered", match=CREATE, times=2)
     await jobs.start("unanswered", 90)
@@ -76,16 +90,21 @@ async def test_a_create_that_made_nothing_is_made_again_after_a_while(
 async def test_a_batch_that_turns_up_too_late_is_cancelled_and_bills_nobody_twice(
     jobs: Jobs,
 ) -> None:
-    # Longer than it is looked for; and what is in flight when it is cancelled is still served.
-    await jobs.pace(hidden_for=2.5, items_per_second=0, in_flight=7)
+    # Nothing is served, nor seen by anybody, until each step is known to have been taken; what is in
+    # flight when the batch is cancelled is still served.
+    await jobs.pace(hidden_for=3_600, items_per_second=0, in_flight=7)
     await jobs.house.claude.order("undelivered", match=CREATE)
     await jobs.start("twin", 40)
     async with asyncio.timeout(60):
-        while not [n for n in await jobs.rows(Notice) if n["key"] == "batch_found:twin:1"]:
+        while await states(jobs, "twin") != [ShardState.LOST, ShardState.RUNNING]:
+            await asyncio.sleep(0.1)
+        await jobs.pace(hidden_for=0)
+        while await statuses(jobs) != ["in_progress", "canceling"]:
             await asyncio.sleep(0.1)
     await jobs.pace(items_per_second=50_000)
     ended = await jobs.ended("twin")
     assert (ended.succeeded, ended.batches, ended.batches_settled) == (40, 2, 2)
+    assert [n for n in await jobs.rows(Notice) if n["key"] == "batch_found:twin:1"]
     twin, wanted = await jobs.rows(BatchShard, job_id="twin")
     assert twin["tallied"] == {"succeeded": 7, "canceled": 33}
     assert wanted["tallied"] == {"succeeded": 40}
