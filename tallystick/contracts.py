@@ -8,10 +8,10 @@ than pydantic and the standard library: workflow code imports this module inside
 import hashlib
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from tallystick.money import Usd
 
@@ -25,13 +25,15 @@ SEARCH_ATTRIBUTES = ("CustomerId", "BillingState", "ClaudeModel", "StripeCustome
 
 
 class BillingState:
-    """Values of the search attribute `BillingState` that a request can take."""
+    """Values of the search attribute `BillingState` that a request, job or run can take."""
 
     ACTIVE = "active"
     REFUSED = "refused"
     STUCK = "stuck"
     UNPRICED = "unpriced"
     FAILED = "failed"
+    DISCREPANCY = "discrepancy"
+    """Of a reconciliation: records differ by more than is tolerated."""
 
 
 # Ids end up in workflow ids, fairness keys (64 bytes at most) and Stripe identifiers. The customer
@@ -456,27 +458,70 @@ class FollowOrder(_Frozen):
 # --- Reconciliation -------------------------------------------------------------------------------
 RECONCILIATION = "Reconciliation"
 
+RunKind = Literal["hourly", "daily", "manual"]
+
+
+def reconciliation_workflow_id(start: datetime, end: datetime) -> str:
+    """Return the workflow id of a run by hand: who asks for the same hours shares one run."""
+    first, last = (f"{at.astimezone(UTC):%Y-%m-%dT%HZ}" for at in (start, end))
+    return f"reconciliation/manual/{first}/{last}"
+
 
 class ReconcileOrder(_Frozen):
     """Input of `Reconciliation`: which closed interval.
 
     Without an interval it is that of the instant the run was scheduled for: the closed hours of the
-    last half day, or the UTC day before. Both ends are whole hours.
+    last half day, or the UTC day before, with days before it that are still to be compared. Both
+    ends are whole hours.
     """
 
-    kind: Literal["hourly", "daily", "manual"] = "manual"
-    start: datetime | None = None
-    end: datetime | None = None
+    kind: RunKind = "manual"
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+
+    @classmethod
+    def parse(cls, value: Any) -> "ReconcileOrder":
+        """Validate an order from outside.
+
+        Raises:
+            ValueError: in one line that names the field and what is wrong with it.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(explain_validation(error)) from None
+
+
+class OpenReconciliation(_Frozen):
+    """Input of `open_reconciliation`: the order, and the workflow run that carries it out.
+
+    `scheduled_at` is the instant that a schedule started it for; None where a person did.
+    """
+
+    order: ReconcileOrder
+    run: str
+    scheduled_at: datetime | None
+    now: datetime
 
 
 class ReconcileStep(_Frozen):
     """Input of every step of a run: which run, over [start, end), and the instant it is done at."""
 
     reconciliation_id: int
-    kind: Literal["hourly", "daily", "manual"]
+    kind: RunKind
     start: datetime
     end: datetime
     now: datetime
+
+
+class OpenedReconciliation(_Frozen):
+    """Result of `open_reconciliation`: what its steps are given.
+
+    `settles` is how long Stripe is given to count what a repair has sent.
+    """
+
+    step: ReconcileStep
+    settles: timedelta
 
 
 class Reconciled(_Frozen):
@@ -489,8 +534,32 @@ class Reconciled(_Frozen):
     """Something could not be judged yet; look again after a while."""
 
 
+class ReconcileProgress(_Frozen):
+    """Result of the query `progress`: the run, once it is open, and its steps so far.
+
+    `done` has what each finished step came to, `failed` those of them that failed, and `running`
+    what is under way; steps are in the order in which they began, or ended.
+    """
+
+    step: ReconcileStep | None
+    done: dict[str, str]
+    failed: tuple[str, ...]
+    running: tuple[str, ...]
+
+
+class CloseReconciliation(_Frozen):
+    """Input of `close_reconciliation`: the steps that failed, and why."""
+
+    step: ReconcileStep
+    failed: dict[str, str]
+
+
 class ReconcileResult(_Frozen):
-    """What a run came to: discrepancies by state, and the total difference in tokens."""
+    """What a run came to: discrepancies by state, and the total difference in tokens.
+
+    `over_tolerance` are those that are not settled and differ by more than is tolerated, `failed`
+    the steps that failed and why.
+    """
 
     reconciliation_id: int
     start: datetime
@@ -498,4 +567,5 @@ class ReconcileResult(_Frozen):
     claude_state: str
     discrepancies: dict[str, int]
     tokens: int
-    words: str
+    over_tolerance: int = 0
+    failed: dict[str, str] = {}

@@ -11,21 +11,31 @@ from temporalio.client import (
     Schedule,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
+    ScheduleCalendarSpec,
     ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
+    ScheduleRange,
     ScheduleSpec,
     ScheduleUpdate,
     ScheduleUpdateInput,
 )
 from temporalio.service import RPCError
 
-from tallystick.contracts import SWEEP, TASK_QUEUE
+from tallystick.contracts import RECONCILIATION, SWEEP, TASK_QUEUE, ReconcileOrder
 from tallystick.errors import UnavailableError
 
 SWEEP_EVERY = timedelta(minutes=1)
 MISSED = timedelta(minutes=1)
 """Runs that were missed for longer are left out: one sweep does what all of them would have."""
+
+HOURLY_MINUTE = 20
+"""Past the hour: Anthropic's reports have the hour after some five minutes, usually."""
+DAILY_AT = (2, 30)
+"""Hour and minute, UTC: the day is over everywhere it is counted, and its last batches are in."""
+MADE_UP_FOR = timedelta(days=1)
+"""Reconciliations that were missed for longer are left out. Each compares the hours that it was
+scheduled for, and the next daily one also those of the days that none has compared."""
 
 
 async def ensure_schedules(client: Client) -> list[str]:
@@ -34,7 +44,16 @@ async def ensure_schedules(client: Client) -> list[str]:
     Raises:
         UnavailableError: when the server does not allow it.
     """
-    wanted = {"sweep": _sweep()}
+    hourly = ScheduleCalendarSpec(
+        hour=[ScheduleRange(0, 23)], minute=[ScheduleRange(HOURLY_MINUTE)]
+    )
+    hour, minute = DAILY_AT
+    daily = ScheduleCalendarSpec(hour=[ScheduleRange(hour)], minute=[ScheduleRange(minute)])
+    wanted = {
+        "sweep": _sweep(),
+        "reconciliation-hourly": _reconciliation(ReconcileOrder(kind="hourly"), hourly),
+        "reconciliation-daily": _reconciliation(ReconcileOrder(kind="daily"), daily),
+    }
     try:
         for name, schedule in wanted.items():
             await _ensure(client, name, schedule)
@@ -61,4 +80,15 @@ def _sweep() -> Schedule:
         action=ScheduleActionStartWorkflow(SWEEP, id="sweep", task_queue=TASK_QUEUE),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=SWEEP_EVERY)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=MISSED),
+    )
+
+
+def _reconciliation(order: ReconcileOrder, when: ScheduleCalendarSpec) -> Schedule:
+    return Schedule(
+        action=ScheduleActionStartWorkflow(
+            RECONCILIATION, order, id=f"reconciliation-{order.kind}", task_queue=TASK_QUEUE
+        ),
+        spec=ScheduleSpec(calendars=[when], time_zone_name="UTC"),
+        # One more waits while a run takes longer: each has hours of its own to compare.
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.BUFFER_ONE, catchup_window=MADE_UP_FOR),
     )

@@ -11,9 +11,16 @@ from tallystick.temporal import DATA_CONVERTER
 from workflows.billing_cycle import BillingCycleWorkflow
 from workflows.claude_request import ClaudeRequestWorkflow
 from workflows.message_batch import MessageBatchWorkflow
+from workflows.reconciliation import ReconciliationWorkflow
 from workflows.sweep import SweepWorkflow
 
-WORKFLOWS = [ClaudeRequestWorkflow, BillingCycleWorkflow, SweepWorkflow, MessageBatchWorkflow]
+WORKFLOWS = [
+    ClaudeRequestWorkflow,
+    BillingCycleWorkflow,
+    SweepWorkflow,
+    MessageBatchWorkflow,
+    ReconciliationWorkflow,
+]
 
 # Pure modules without state: passed through, they are loaded once and not once for each workflow,
 # which is most of what the sandbox costs (facts on Temporal, 'Figures').

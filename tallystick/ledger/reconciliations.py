@@ -15,6 +15,8 @@ from sqlmodel import col
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.reconciliation_tables import Reconciliation
 
+UNSETTLED_REPORTS = "unsettled"
+
 
 async def open_run(
     tx: Transaction, *, run: str, kind: str, start: datetime, end: datetime, at: datetime
@@ -51,8 +53,25 @@ async def count_calls(tx: Transaction, reconciliation_id: int, step: str, calls:
 
 
 async def close_run(tx: Transaction, reconciliation_id: int, at: datetime) -> None:
-    """Note that the run is done."""
-    await _update(tx, reconciliation_id, finished_at=at)
+    """Note that the run is done; Anthropic's reports that it has not read by now were too late."""
+    state = func.coalesce(col(Reconciliation.claude_state), UNSETTLED_REPORTS)
+    await _update(tx, reconciliation_id, finished_at=at, claude_state=state)
+
+
+async def compared_until(tx: Transaction) -> datetime | None:
+    """Return until when the daily runs have compared all that there is, None before the first one.
+
+    What a run could not compare with Anthropic's reports begins with the run: each makes up for
+    those before it, so nothing lies open before the last one that got through.
+    """
+    daily = col(Reconciliation.kind) == "daily"
+    through = col(Reconciliation.claude_state).in_(("compared", "no_admin_key"))
+    last = func.max(col(Reconciliation.end_at)).filter(through)
+    first = func.min(col(Reconciliation.start_at))
+    found = select(func.coalesce(last, first)).where(
+        daily, col(Reconciliation.finished_at).is_not(None)
+    )
+    return (await tx.execute(found)).scalar_one()
 
 
 async def get(tx: Transaction, reconciliation_id: int) -> Reconciliation:

@@ -1,4 +1,4 @@
-"""The sweep: its schedule, on a real server, and one run of it by the production worker."""
+"""The sweep: one run of it by the production worker, as its schedule starts it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,57 +7,22 @@ from typing import cast
 
 import pytest_asyncio
 from temporalio.client import Client as TemporalClient
-from temporalio.client import (
-    ScheduleActionExecutionStartWorkflow,
-    ScheduleActionStartWorkflow,
-    ScheduleHandle,
-    ScheduleIntervalSpec,
-    ScheduleUpdate,
-    ScheduleUpdateInput,
-)
+from temporalio.client import ScheduleActionExecutionStartWorkflow, ScheduleHandle
 
-from tallystick.contracts import SWEEP
 from tallystick.ledger import customers, inbox, notices
 from tallystick.ledger.database import Ledger
 from tallystick.metering import CHARGE_METER, meter_identifier
-from tallystick.schedules import SWEEP_EVERY, ensure_schedules
 from tallystick.stripe_events import Envelope, Form, read_event
 from tests.support.house import PATIENCE, House, open_house
+from tests.support.schedules import paused_schedules
 from workflows.sweep import STEPS
-
-NOTE = "Stripe is being moved"
 
 
 @pytest_asyncio.fixture
 async def paused(temporal: TemporalClient) -> AsyncIterator[ScheduleHandle]:
-    """The schedule as it was set up and then paused by an operator; it ends with the test."""
-    (name,) = await ensure_schedules(temporal)
-    schedule = temporal.get_schedule_handle(name)
-    await schedule.pause(note=NOTE)
-    yield schedule
-    await schedule.delete()
-
-
-async def test_setting_up_again_keeps_a_pause_and_mends_all_else(
-    temporal: TemporalClient, paused: ScheduleHandle
-) -> None:
-    set_up = (await paused.describe()).schedule
-
-    def as_another_version_had_it(current: ScheduleUpdateInput) -> ScheduleUpdate:
-        schedule = current.description.schedule
-        schedule.spec.intervals = [ScheduleIntervalSpec(every=timedelta(hours=7))]
-        cast("ScheduleActionStartWorkflow", schedule.action).workflow = "SomethingElse"
-        return ScheduleUpdate(schedule)
-
-    await paused.update(as_another_version_had_it)
-    for _ in range(2):
-        assert await ensure_schedules(temporal) == [paused.id]
-        mended = (await paused.describe()).schedule
-        assert mended.state.paused
-        assert mended.state.note == NOTE
-        assert [each.every for each in mended.spec.intervals] == [SWEEP_EVERY]
-        assert cast("ScheduleActionStartWorkflow", mended.action).workflow == SWEEP
-        assert (mended.spec, mended.policy) == (set_up.spec, set_up.policy)
+    """The schedule, paused; it ends with the test, and so do those that are set up beside it."""
+    async with paused_schedules(temporal) as schedules:
+        yield schedules["sweep"]
 
 
 async def test_a_triggered_sweep_finds_something_in_every_step(
