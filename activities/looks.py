@@ -14,7 +14,7 @@ from activities.transactions import transaction
 from tallystick.ledger import invoices, top_ups
 from tallystick.ledger.account_tables import Invoice
 from tallystick.ledger.database import Ledger, Transaction
-from tallystick.ledger.invoices import Purpose
+from tallystick.ledger.invoices import WITHOUT_MONEY, Purpose
 from tallystick.ledger.notices import raise_notice
 
 
@@ -67,7 +67,7 @@ async def _paid(tx: Transaction, row: Invoice, without: str | None, at: datetime
             tx,
             row.customer_id,
             key=f"paid-without-money:{row.stripe_invoice_id}",
-            kind="paid_without_money",
+            kind=WITHOUT_MONEY,
             audience="operator",
             message=f"Invoice {row.stripe_invoice_id} counts as paid, but no money was collected: "
             f"{without}.",

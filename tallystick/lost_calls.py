@@ -8,7 +8,6 @@ prompt. Only Claude's own report can say what it was; these figures are labelled
 wherever they are shown, and are never part of a bill.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +15,7 @@ from typing import Any
 
 from tallystick.ledger import attempts
 from tallystick.ledger.database import Transaction
+from tallystick.ledger.tables import Attempt
 from tallystick.pricing import estimate_cost, rate
 
 
@@ -48,18 +48,18 @@ async def lost_calls(
     async for attempt in attempts.indeterminate(tx, customer_id, start=start, end=end):
         calls = lost.setdefault(attempt.customer_id, LostCalls())
         calls.unknown += 1
-        calls.estimated_cost_usd += _estimated_cost(
-            attempt.model, attempt.usage, attempt.estimated_input_tokens, attempt.started_at
-        )
+        calls.estimated_cost_usd += estimated_cost(attempt)
     return lost
 
 
-def _estimated_cost(
-    model: str, usage: Mapping[str, Any] | None, input_tokens: int, at: datetime
-) -> Decimal:
-    if usage is not None:
-        seen: dict[str, Any] = {"model": model, "usage": usage, "content": [], "stop_reason": None}
+def estimated_cost(attempt: Attempt) -> Decimal:
+    """Return what a call of unknown outcome may have cost us, at Claude's prices."""
+    model, at = attempt.model, attempt.started_at
+    if attempt.usage is not None:
+        seen: dict[str, Any] = {
+            "model": model, "usage": attempt.usage, "content": [], "stop_reason": None,
+        }  # fmt: skip
         at_least = rate(seen, at=at).at_least_usd
         if at_least is not None:
             return at_least
-    return estimate_cost(model, input_tokens, 0, at)
+    return estimate_cost(model, attempt.estimated_input_tokens, 0, at)

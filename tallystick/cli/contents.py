@@ -24,6 +24,7 @@ CONTENTS = {
     "plan": ("plans", "List, show and add plans."),
     "wallet": ("wallet", "Prepaid credit: give, take back, buy and show it."),
     "usage": ("ledger", "Show what each customer used, what it cost and what was charged."),
+    "margin": ("margin", "Show what usage was charged, what it cost, and what is left."),
     "statement": ("statement", "Show what a period came to, and what collects it."),
     "conversation": ("insight", "Show a conversation turn by turn."),
     "explain": ("insight", "Explain why a customer's period cost more or less than another."),

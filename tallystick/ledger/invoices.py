@@ -22,6 +22,9 @@ OPENING = 0
 """The number of the statement that opens an account."""
 FINAL = ("paid", "void")
 """What an invoice never leaves."""
+WITHOUT_MONEY = "paid_without_money"
+"""The kind of notice about an invoice that is paid although nothing was collected through Stripe;
+its facts have the `invoice_id`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,12 @@ class FeeTerms:
     percent: Decimal
     fixed_usd: Decimal
 
-    def fee(self, paid_cents: int) -> Decimal:
-        """Return the fee on a payment, exactly; nothing paid costs nothing."""
+    def fee(self, paid_cents: int, payments: int = 1) -> Decimal:
+        """Return the fee on a payment, or on several together, exactly.
+
+        Nothing paid costs nothing.
+        """
         if paid_cents <= 0:
             return Decimal(0)
-        return times(self.percent, Decimal(paid_cents).scaleb(-4)) + self.fixed_usd
+        share = times(self.percent, Decimal(paid_cents).scaleb(-4))
+        return share + times(payments, self.fixed_usd)
