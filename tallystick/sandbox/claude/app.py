@@ -22,6 +22,8 @@ from tallystick.sandbox.claude.errors import ApiError
 from tallystick.sandbox.claude.latency import Latency
 from tallystick.sandbox.claude.messages import CountTokens, Messages
 from tallystick.sandbox.claude.replies import new_id
+from tallystick.sandbox.claude.report_calls import CostReport, UsageReport
+from tallystick.sandbox.claude.report_control import report_control_routes
 from tallystick.sandbox.claude.service import ClaudeService
 from tallystick.sandbox.clock import Clock
 from tallystick.sandbox.control import clock_routes, fault_routes, hold_routes
@@ -36,6 +38,8 @@ def create_claude_app(
     minimum_cached_tokens: int = 1_024,
 ) -> Starlette:
     """Return a stand-in for Claude, to be served with `tallystick.sandbox.server.serve`.
+
+    Its `ClaudeService` is at `app.state.service`.
 
     Args:
         faults: armed from the start.
@@ -53,7 +57,8 @@ def create_claude_app(
         minimum_cached_tokens=minimum_cached_tokens,
     )
     batches = "/v1/messages/batches"
-    return Starlette(
+    reports = "/v1/organizations/analytics"
+    app = Starlette(
         routes=[
             Route("/v1/messages", Messages(service), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(service), methods=["POST"]),
@@ -65,13 +70,18 @@ def create_claude_app(
             Route(batches + "/{batch_id}/results", BatchResults(service), methods=["GET"]),
             Route("/v1/models", ListModels(service), methods=["GET"]),
             Route("/v1/models/{model}", GetModel(service), methods=["GET"]),
+            Route(reports + "/usage", UsageReport(service), methods=["GET"]),
+            Route(reports + "/cost", CostReport(service), methods=["GET"]),
             *fault_routes(service.faults),
             *hold_routes(service.holds),
             *clock_routes(service.clock),
             *control_routes(service),
+            *report_control_routes(service.reports),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},
     )
+    app.state.service = service
+    return app
 
 
 async def _no_such_route(_: Request, error: Exception) -> JSONResponse:

@@ -12,8 +12,9 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
+from tallystick.sandbox.claude.api_call import Answer, Call, as_json
 from tallystick.sandbox.claude.batch_bodies import MAX_BATCH_BODY, BatchRequest, check_batch
-from tallystick.sandbox.claude.batch_call import Answer, BatchCall, Call, as_json
+from tallystick.sandbox.claude.batch_call import BatchCall
 from tallystick.sandbox.claude.batch_faults import ItemFault
 from tallystick.sandbox.claude.batch_items import Item, Unserved
 from tallystick.sandbox.claude.batches import Batch
@@ -21,6 +22,7 @@ from tallystick.sandbox.claude.bodies import check_messages, parse_json, validat
 from tallystick.sandbox.claude.errors import ApiError
 from tallystick.sandbox.claude.http import json_bytes
 from tallystick.sandbox.claude.journal import BatchLot
+from tallystick.sandbox.claude.keys import key_id
 from tallystick.sandbox.claude.replies import Draft, new_id
 
 _ITEMS_AT_A_TIME = 500
@@ -35,7 +37,7 @@ class CreateBatch(BatchCall):
     @override
     async def work(self, call: Call) -> Answer:
         requests = check_batch(parse_json(call.raw))
-        lot = BatchLot(new_id("msgbatch"), call.key[-4:])
+        lot = BatchLot(new_id("msgbatch"), call.key[-4:], key_id(call.key))
         items: list[Item] = []
         for request in requests:
             items.append(self._item(lot, request, call.key))
@@ -64,7 +66,7 @@ class RetrieveBatch(BatchCall):
 
     @override
     async def work(self, call: Call) -> Answer:
-        return self.show(call, self._service.batches.find(call.batch_id))
+        return self.show(call, self._service.batches.find(call.path["batch_id"]))
 
 
 class CancelBatch(BatchCall):
@@ -72,7 +74,7 @@ class CancelBatch(BatchCall):
 
     @override
     async def work(self, call: Call) -> Answer:
-        return self.show(call, self._service.batches.cancel(call.batch_id))
+        return self.show(call, self._service.batches.cancel(call.path["batch_id"]))
 
 
 class DeleteBatch(BatchCall):
@@ -80,8 +82,8 @@ class DeleteBatch(BatchCall):
 
     @override
     async def work(self, call: Call) -> Answer:
-        self._service.batches.delete(call.batch_id)
-        return as_json(call, {"id": call.batch_id, "type": "message_batch_deleted"})
+        self._service.batches.delete(call.path["batch_id"])
+        return as_json(call, {"id": call.path["batch_id"], "type": "message_batch_deleted"})
 
 
 class ListBatches(BatchCall):
@@ -89,7 +91,7 @@ class ListBatches(BatchCall):
 
     @override
     async def work(self, call: Call) -> Answer:
-        query = dict(parse_qsl(call.scope["query_string"].decode("latin-1")))
+        query = dict(parse_qsl(call.query))
         batches, has_more = _cut(self._service.batches.newest_first(), validate(query, _Page))
         now = self._service.clock()
         page: dict[str, Any] = {

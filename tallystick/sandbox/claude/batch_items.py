@@ -15,6 +15,7 @@ from tallystick.sandbox.claude.faults import ClaudeFault
 from tallystick.sandbox.claude.http import json_bytes
 from tallystick.sandbox.claude.journal import BatchLot
 from tallystick.sandbox.claude.replies import Draft, Reply
+from tallystick.sandbox.claude.used import Used, used_by
 
 Outcome = Literal["succeeded", "errored", "canceled", "expired"]
 
@@ -58,9 +59,7 @@ class Item:
         Raises:
             TypeError: it was not served, so it has none.
         """
-        reply = self.answer()
-        if isinstance(reply, Unserved):
-            raise TypeError(f"{self.custom_id} was not served")
+        reply = self._reply()
         return {
             "batch_id": self.lot.batch_id,
             "custom_id": self.custom_id,
@@ -76,6 +75,28 @@ class Item:
             "fault": None if self.fault is None else self.fault.name,
             "key_last4": self.lot.key_last4,
         }
+
+    @property
+    def used(self) -> tuple[Used, ...]:
+        """What the reports are told of the item once its batch ended.
+
+        Raises:
+            TypeError: it was not served.
+        """
+        reply, lot = self._reply(), self.lot
+        return used_by(
+            reply,
+            at=lot.ended_at or 0,
+            key_id=lot.key_id,
+            product="message_batches_api",
+            ids=(lot.batch_id, self.custom_id, reply.id),
+        )
+
+    def _reply(self) -> Reply:
+        reply = self.answer()
+        if isinstance(reply, Unserved):
+            raise TypeError(f"{self.custom_id} was not served")
+        return reply
 
     def _result(self) -> dict[str, Any]:
         answer = self.answer()

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from tallystick.sandbox.claude.batch_call import Answer, BatchCall, Call
+from tallystick.sandbox.claude.api_call import Answer, Call
+from tallystick.sandbox.claude.batch_call import BatchCall
 from tallystick.sandbox.claude.batch_items import Item
 from tallystick.sandbox.claude.errors import ApiError
 from tallystick.sandbox.claude.faults import Place
@@ -26,7 +27,7 @@ class BatchResults(BatchCall):
 
     @override
     async def work(self, call: Call) -> Answer:
-        batch = self._service.batches.find(call.batch_id)
+        batch = self._service.batches.find(call.path["batch_id"])
         if not batch.has_results(self._service.clock()):
             raise ApiError(404, f"{batch.id} has no results: it is {batch.status}")
         headers = answer_headers(call.request_id, "application/x-jsonl")

@@ -26,7 +26,7 @@ def control_routes(service: ClaudeService) -> list[Route]:
 
     async def totals(_: Request) -> JSONResponse:
         service.batches.advance()
-        return JSONResponse(service.journal.totals())
+        return JSONResponse({**service.journal.totals(), "calls": dict(service.calls)})
 
     async def show_latency(_: Request) -> JSONResponse:
         return JSONResponse(service.latency.model_dump())

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from tallystick.sandbox.claude.errors import ApiError
+from tallystick.sandbox.claude.keys import WORKSPACE
 
 MAX_BODY = 32 * 1024 * 1024
 
@@ -68,7 +69,7 @@ def answer_headers(
     headers = [
         (b"content-type", content_type.encode()),
         (b"request-id", request_id.encode()),
-        (b"anthropic-workspace-id", b"wrkspc_sandbox"),
+        (b"anthropic-workspace-id", WORKSPACE.encode()),
         *_rate_limit_headers(),
     ]
     if retry_after is not None:

@@ -14,19 +14,26 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal, Protocol
 
+from tallystick.sandbox.claude.keys import key_id
 from tallystick.sandbox.claude.replies import Reply
 from tallystick.sandbox.claude.tokens import Tokens
+from tallystick.sandbox.claude.used import Used, used_by
 
 Delivered = Literal["yes", "no", "unknown"]
 
 
 class Entry(Protocol):
-    """Whatever can be shown as a row."""
+    """Whatever can be shown as a row and reported."""
+
+    @property
+    def used(self) -> tuple[Used, ...]:
+        """What the reports are told of it."""
+        ...
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON."""
@@ -64,6 +71,7 @@ class BatchLot:
 
     batch_id: str
     key_last4: str
+    key_id: str
     ended_at: float | None = None
     served: Sum = field(default_factory=Sum)
     billable: Sum = field(default_factory=Sum)
@@ -94,6 +102,7 @@ class Row:
     fault: str | None
     body_sha256: str
     key_last4: str
+    used: tuple[Used, ...]
     delivered: Delivered = "unknown"
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,10 +129,12 @@ class Journal:
 
     Args:
         clock: seconds since the epoch.
+        report: told what each row used, as it is written.
     """
 
-    def __init__(self, clock: Callable[[], float]):
+    def __init__(self, clock: Callable[[], float], report: Callable[[Iterable[Used]], None]):
         self._clock = clock
+        self._report = report
         self._entries: list[Entry] = []
         self._singles: list[Row] = []
         self._lots: list[BatchLot] = []
@@ -140,11 +151,19 @@ class Journal:
         fault: str | None,
     ) -> Row:
         """Write down a reply that was made; the caller sets `delivered` when it knows."""
+        now = self._clock()
+        used = used_by(
+            reply,
+            at=now,
+            key_id=key_id(key),
+            product="messages_api",
+            ids=(request_id, reply.id),
+        )
         row = Row(
             request_id=request_id,
             message_id=reply.id,
             model=reply.model,
-            served_at=self._clock(),
+            served_at=now,
             usage=json.dumps(reply.usage(), separators=(",", ":")),
             served=reply.served,
             billable=reply.billable,
@@ -153,15 +172,18 @@ class Journal:
             fault=fault,
             body_sha256=hashlib.sha256(raw).hexdigest(),
             key_last4=sys.intern(key[-4:]),
+            used=used,
         )
         self._singles.append(row)
         self._entries.append(row)
+        self._report(used)
         return row
 
     def serve_batch(self, lot: BatchLot, items: Sequence[Entry]) -> None:
         """Write down what a batch served."""
         self._lots.append(lot)
         self._entries += items
+        self._report(chain.from_iterable(item.used for item in items))
 
     def refuse(self, what: str, times: int = 1) -> None:
         """Count requests that were not served."""
@@ -172,6 +194,10 @@ class Journal:
         rows = [entry.as_dict() for entry in islice(self._entries, after, after + limit)]
         end = after + len(rows)
         return {"rows": rows, "next": end if end < len(self._entries) else None}
+
+    def used(self) -> Iterator[Used]:
+        """Return what all rows used."""
+        return chain.from_iterable(entry.used for entry in self._entries)
 
     def totals(self) -> dict[str, Any]:
         """Return requests and tokens per kind: served, and billable with how it was delivered.

@@ -27,6 +27,7 @@ _TALE = (
     "before the cart had left the yard. So nobody had to trust a memory, and nobody did. "
 )
 _LENGTHS, _LENGTHS_IN_BATCHES = range(40, 400), range(8, 40)
+_ANSWERING = ("message", "fallback_message")
 _TEXT = _TALE * (2 + _LENGTHS.stop * CHARACTERS_PER_TOKEN // len(_TALE))
 
 
@@ -48,6 +49,16 @@ class Iteration:
         """Return the entry as the wire has it."""
         named = {} if self.model is None else {"model": self.model}
         return {"type": self.type, **named, **usage_counts(self.tokens)}
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What one model did for a reply. One portion `answers`: the request is counted there."""
+
+    model: str
+    tokens: Tokens
+    free: bool
+    answers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +89,26 @@ class Reply:
         return {"type": "refusal", "category": "general_harms", "explanation": None}
 
     @property
+    def portions(self) -> tuple[Portion, ...]:
+        """Who did what. Free: a refusal before output, and hops that declined before any."""
+        refused = self.stop_reason == "refusal" and not self.content
+        if not self.iterations:
+            return (Portion(self.model, self.tokens, refused, answers=True),)
+        answering = [each for each in self.iterations if each.type in _ANSWERING][-1]
+        return tuple(
+            Portion(each.model or self.model, each.tokens, refused or each.free, each is answering)
+            for each in self.iterations
+        )
+
+    @property
     def served(self) -> Tokens:
         """Every token that was used, billed or not."""
-        if self.iterations:
-            return sum((each.tokens for each in self.iterations), Tokens())
-        return self.tokens
+        return sum((each.tokens for each in self.portions), Tokens())
 
     @property
     def billable(self) -> Tokens:
-        """What Claude bills: all but a refusal before output and hops that declined before any."""
-        if self.stop_reason == "refusal" and not self.content:
-            return Tokens()
-        if self.iterations:
-            return sum((each.tokens for each in self.iterations if not each.free), Tokens())
-        return self.tokens
+        """What Claude bills."""
+        return sum((each.tokens for each in self.portions if not each.free), Tokens())
 
     def usage(self) -> dict[str, Any]:
         """Return the usage object of a whole reply."""

@@ -1,10 +1,12 @@
 """What one stand-in knows and does, without HTTP: its cache, its journal, its faults and its time.
 
-Messages and message batches stand on it and share the one cache and the one journal; usage reports
-are further endpoints that will stand on it too.
+Messages and message batches stand on it and share the one cache and the one journal; usage and cost
+reports tell what the journal has, or what they were asked to tell instead.
 """
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 
 from tallystick.sandbox.claude.batch_faults import BATCH_FAULTS
 from tallystick.sandbox.claude.batches import Batches
@@ -22,13 +24,15 @@ from tallystick.sandbox.claude.models import (
 )
 from tallystick.sandbox.claude.prompt import segments_of
 from tallystick.sandbox.claude.replies import Draft, Reply, draft_reply, new_id
+from tallystick.sandbox.claude.reports import Reports
+from tallystick.sandbox.claude.used import Used
 from tallystick.sandbox.clock import Clock, SettableClock
 from tallystick.sandbox.faults import FaultOrder, Faults
 from tallystick.sandbox.holds import Holds
 
 
 class ClaudeService:
-    """One stand-in.
+    """One stand-in. `calls` counts those for reports, by method and path.
 
     Args:
         faults: armed from the start.
@@ -49,7 +53,9 @@ class ClaudeService:
         self.holds = Holds()
         self.latency = latency or Latency()
         self.clock = SettableClock(clock)
-        self.journal = Journal(self.clock)
+        self.reports = Reports(self._journalled)
+        self.journal = Journal(self.clock, self.reports.add)
+        self.calls = Counter[str]()
         self.batches = Batches(self.clock, self.journal)
         self._cache = PromptCache(self.clock, minimum_cached_tokens)
 
@@ -79,3 +85,6 @@ class ClaudeService:
             raise ApiError(400, f"prompt is too long: {size} tokens > {MAX_PROMPT_TOKENS} maximum")
         prompt = self._cache.serve(f"{key}\0{model}", segments, reads=reads)
         return draft_reply(body, model, geo, prompt, batched=batched)
+
+    def _journalled(self) -> Iterator[Used]:
+        return self.journal.used()

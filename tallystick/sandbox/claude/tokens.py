@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tallystick.pricing import TokenCounts
+
 CHARACTERS_PER_TOKEN = 4
 OPAQUE_TOKENS = 1_500
 
@@ -38,6 +40,16 @@ class Tokens:
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name."""
         return asdict(self)
+
+    def counts(self) -> TokenCounts:
+        """Return the counts as the price book takes them."""
+        return TokenCounts(
+            input=self.input,
+            output=self.output,
+            cache_write_5m=self.cache_write_5m,
+            cache_write_1h=self.cache_write_1h,
+            cache_read=self.cache_read,
+        )
 
 
 def count_text(text: str) -> int:
