@@ -78,6 +78,12 @@ BATCH_MISSING = Failure("BatchMissing", Action.PARK, alarm=True)
 BATCH_MISCOUNTED = Failure("BatchMiscounted", Action.PARK, alarm=True)
 BATCH_RESULTS_ELSEWHERE = Failure("BatchResultsElsewhere", Action.PARK, alarm=True)
 
+# --- Anthropic's reports --------------------------------------------------------------------------
+REPORT_UNSETTLED = Failure("ReportUnsettled", Action.RETRY)
+"""No trouble: the report has not got so far yet, and is looked at again."""
+REPORT_FORBIDDEN = Failure("ReportForbidden", Action.PARK, alarm=True)
+REPORT_CUT = Failure("ReportCut", Action.RETRY)
+
 # --- Stripe ---------------------------------------------------------------------------------------
 STRIPE_NO_ANSWER = Failure("StripeNoAnswer", Action.RETRY, indeterminate=True)
 STRIPE_RATE_LIMITED = Failure("StripeRateLimited", Action.RETRY)
@@ -94,6 +100,9 @@ METER_OUTCOME_UNKNOWN = Failure("MeterOutcomeUnknown", Action.PARK, indeterminat
 LEDGER_UNAVAILABLE = Failure("LedgerUnavailable", Action.RETRY)
 TEMPORAL_UNAVAILABLE = Failure("TemporalUnavailable", Action.RETRY, indeterminate=True)
 NOTIFIER_UNAVAILABLE = Failure("NotifierUnavailable", Action.RETRY, indeterminate=True)
+PAYLOAD_UNREADABLE = Failure("PayloadUnreadableError", Action.RETRY, alarm=True)
+"""Its key or its bytes are not here; a worker that has them goes on. Named as Temporal's SDK names
+what a converter raises: after the exception."""
 
 FAILURES: Mapping[str, Failure] = {
     value.type: value for value in list(globals().values()) if isinstance(value, Failure)
@@ -230,6 +239,12 @@ class ReplyPendingError(TallystickError):
 
 class UnavailableError(TallystickError):
     """Temporal could not be reached; the message names the setting."""
+
+
+class PayloadUnreadableError(TallystickError):
+    """Stored content cannot be read by this process; the message has the setting and the remedy."""
+
+    types = frozenset({PAYLOAD_UNREADABLE.type})
 
 
 _BY_TYPE = {type_: cls for cls in TallystickError.__subclasses__() for type_ in cls.types}

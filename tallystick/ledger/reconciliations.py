@@ -34,9 +34,10 @@ async def open_run(
 
 
 async def note_claude(
-    tx: Transaction, reconciliation_id: int, state: str, refreshed_at: datetime | None
+    tx: Transaction, reconciliation_id: int, state: str | None, refreshed_at: datetime | None
 ) -> None:
-    """Note how the comparison with Anthropic's reports went, and the reports' watermark."""
+    """Note how the comparison with Anthropic's reports went (None while it is not done), and the
+    reports' watermark."""
     await _update(tx, reconciliation_id, claude_state=state, refreshed_at=refreshed_at)
 
 
