@@ -5,8 +5,9 @@ given up only when its whole time is over.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from temporalio import activity
 
@@ -16,13 +17,20 @@ misses one or two is not taken for dead. A false alarm would cost a second Claud
 
 
 @asynccontextmanager
-async def heartbeating() -> AsyncGenerator[None, None]:
-    """Send heartbeats until the block ends."""
+async def heartbeating(
+    *, every: float = HEARTBEAT_EVERY, telling: Callable[[], Any] | None = None
+) -> AsyncGenerator[None, None]:
+    """Send heartbeats until the block ends.
+
+    Args:
+        every: seconds between them.
+        telling: what each is to carry, for whoever takes over; the latest one holds.
+    """
 
     async def beat() -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_EVERY)
-            activity.heartbeat()
+            await asyncio.sleep(every)
+            activity.heartbeat(*() if telling is None else (telling(),))
 
     beating = asyncio.create_task(beat())
     try:

@@ -25,15 +25,9 @@ from tallystick.errors import (
     STRIPE_REJECTED,
 )
 from tallystick.ledger.outbox import PendingEvent, WindowSums
-from tallystick.metering import resend_key
+from tallystick.metering import RESENT_FOR, SENT_FOR, TAKEN_FOR, resend_key
 from tallystick.plans.periods import period_at
 
-RESENT_FOR = timedelta(hours=23)
-"""From the first send on, a resend is safe: Stripe still knows the identifier."""
-TAKEN_FOR = timedelta(days=35)
-"""How far back Stripe takes usage."""
-SENT_FOR = TAKEN_FOR - timedelta(days=1)
-"""Until then a first send may happen; its resends end before `TAKEN_FOR`."""
 HELD_LOOK = timedelta(minutes=15)
 """How often a held event looks whether the invoice is final; that takes an hour or some days."""
 MAX_VALUE = 10**15 - 1

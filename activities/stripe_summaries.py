@@ -4,12 +4,17 @@ Summaries are eventually consistent, come as floats, and demand whole minutes (f
 'Meters'). They answer what a receipt cannot: whether an event whose answer was lost took effect.
 """
 
-from datetime import datetime
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Literal
 
 from stripe import StripeClient
+from stripe.params.billing import MeterEventSummaryListParams
 
 _EXACT = 2**53
 """From here on a float no longer tells neighbouring integers apart."""
+_PAGE = 100
+"""Sums in one answer at the most."""
 
 
 class UnknownMeterError(LookupError):
@@ -37,22 +42,44 @@ class MeterSummaries:
             InexactSumError: the sum cannot be relied on.
             stripe.StripeError: as the SDK raised it.
         """
-        found = await self._client.v1.billing.meters.event_summaries.list_async(
-            await self._meter_id(meter),
-            {
-                "customer": stripe_customer_id,
-                "start_time": int(start.timestamp()),
-                "end_time": int(end.timestamp()),
-                "limit": 100,
-            },
-        )
-        total = 0
+        sums = self._sums(stripe_customer_id, meter, start, end)
+        return sum([value async for _, value in sums])
+
+    async def hours(
+        self, stripe_customer_id: str, meter: str, start: datetime, end: datetime
+    ) -> dict[datetime, int]:
+        """Return what counts in each hour of [start, end), both on whole hours; hours without
+        usage are left out. One call for up to 100 hours.
+
+        Raises:
+            UnknownMeterError, InexactSumError, stripe.StripeError: as `total` does.
+        """
+        sums = self._sums(stripe_customer_id, meter, start, end, window="hour")
+        return {hour: value async for hour, value in sums}
+
+    async def _sums(
+        self,
+        stripe_customer_id: str,
+        meter: str,
+        start: datetime,
+        end: datetime,
+        window: Literal["hour"] | None = None,
+    ) -> AsyncGenerator[tuple[datetime, int], None]:
+        asked: MeterEventSummaryListParams = {
+            "customer": stripe_customer_id,
+            "start_time": int(start.timestamp()),
+            "end_time": int(end.timestamp()),
+            "limit": _PAGE,
+        }
+        if window is not None:
+            asked["value_grouping_window"] = window
+        summaries = self._client.v1.billing.meters.event_summaries
+        found = await summaries.list_async(await self._meter_id(meter), asked)
         async for each in found.auto_paging_iter():
             value = each.aggregated_value
             if value != int(value) or abs(value) >= _EXACT:
                 raise InexactSumError(f"meter {meter}: {value!r} is not exact")
-            total += int(value)
-        return total
+            yield datetime.fromtimestamp(each.start_time, UTC), int(value)
 
     async def _meter_id(self, meter: str) -> str:
         if meter not in self._meters:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 CHARGE_METER = "tallystick_charge_nano_usd"
@@ -49,6 +50,12 @@ METERS: Mapping[str, str] = {
 }
 """Event name to display name, for every meter there is."""
 
+UNITS: Mapping[str, str] = {
+    CHARGE_METER: "charge_nano_usd",
+    **{token_meter(kind): kind for kind in TOKEN_KINDS},
+}
+"""What each meter counts, by event name: the word for it wherever records are laid side by side."""
+
 
 def meter_values(charge_nano_usd: int, tokens: Mapping[Any, int]) -> list[tuple[str, int]]:
     """Return what a priced reply leaves on the meters, as (meter, value); zeros included.
@@ -74,6 +81,17 @@ def meter_identifier(customer_id: str, request_id: str, meter: str) -> str:
     return f"tallystick-{hashlib.sha256(fact.encode()).hexdigest()}"
 
 
+# --- Stripe's windows, each with a margin (facts on Stripe, 'Read this first' 2, 'Meters') --------
+RESENT_FOR = timedelta(hours=23)
+"""From the first send on, a resend is safe: Stripe still knows the identifier."""
+CANCELLED_FOR = timedelta(hours=23)
+"""From the first send on, Stripe still cancels an event."""
+TAKEN_FOR = timedelta(days=35)
+"""How far back Stripe takes usage."""
+SENT_FOR = TAKEN_FOR - timedelta(days=1)
+"""Until then a first send may happen; its resends end before `TAKEN_FOR`."""
+
+# --- Sending again --------------------------------------------------------------------------------
 _RESENT = re.compile(r"#\d+$")
 _MOST_REPAIRS = 9
 
@@ -95,3 +113,11 @@ def repairs(identifier: str) -> list[str]:
     """
     first = identifier.partition("#r")[0]
     return [first, *(f"{first}#r{number}" for number in range(1, _MOST_REPAIRS + 1))]
+
+
+def correction_identifier(identifier: str, number: int) -> str:
+    """Return the identifier of an event that corrects what Stripe counts of another's minute.
+
+    Corrections of one minute are numbered from 1; none of them is usage, or in the outbox.
+    """
+    return f"{identifier}#c{number}"
