@@ -133,6 +133,8 @@ class Attempt(SQLModel, table=True):
     __tablename__ = "attempts"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         UniqueConstraint("customer_id", "request_id", "number"),
+        # Rows come nearly in this order, so a small index finds the pages of an hour.
+        Index("ix_attempts_started", "started_at", postgresql_using="brin"),
         Index("ix_attempts_open", "started_at", postgresql_where=text(OPEN_ATTEMPTS)),
         Index(
             "ix_attempts_lost", "customer_id", "started_at", postgresql_where=text(LOST_ATTEMPTS)
