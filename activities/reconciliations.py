@@ -9,6 +9,7 @@ an operator hears once of a place, however many runs see it.
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 
 from temporalio import activity
@@ -31,7 +32,7 @@ from tallystick.money import plain
 from tallystick.reconciling.findings import Cause, Pair
 from tallystick.reconciling.intervals import interval_of
 from tallystick.reconciling.tolerance import exceeds
-from tallystick.reconciling.words import CAUSES, PAIRS, how_much, when
+from tallystick.reconciling.words import CAUSES, CLAUDE_STATES, PAIRS, how_much, when
 
 log = logging.getLogger("tallystick.reconciliation")
 
@@ -107,6 +108,7 @@ class ReconciliationActivities:
             for name, why in closing.failed.items():
                 await self._tell_failed(tx, run, name, why, step)
         assert run.claude_state is not None  # noqa: S101 - closing it has set it
+        over = sum(found.state in _UNSETTLED for found in exceeding)
         return ReconcileResult(
             reconciliation_id=step.reconciliation_id,
             start=step.start,
@@ -114,8 +116,9 @@ class ReconciliationActivities:
             claude_state=run.claude_state,
             discrepancies=dict(by_state),
             tokens=tokens,
-            over_tolerance=sum(found.state in _UNSETTLED for found in exceeding),
+            over_tolerance=over,
             failed=closing.failed,
+            words=_in_words(by_state, over, run.claude_state),
         )
 
     def _exceeds(self, found: Discrepancy) -> bool:
@@ -171,6 +174,14 @@ class ReconciliationActivities:
             at=step.now,
         )
         log.warning("reconciliation %s: %s failed: %s", step.reconciliation_id, name, why)
+
+
+def _in_words(by_state: Mapping[str, int], over: int, claude_state: str) -> str:
+    states = ", ".join(f"{count:,} {state}" for state, count in by_state.items())
+    beyond = f", {over:,} of them larger than is tolerated and not settled" if over else ""
+    found = f"differences: {states}{beyond}" if by_state else "no differences"
+    claude = "" if claude_state == "compared" else f"; {CLAUDE_STATES[claude_state]}"
+    return f"{found}{claude}"
 
 
 def _what_now(found: Discrepancy) -> str:

@@ -567,5 +567,6 @@ class ReconcileResult(_Frozen):
     claude_state: str
     discrepancies: dict[str, int]
     tokens: int
-    over_tolerance: int = 0
-    failed: dict[str, str] = {}
+    over_tolerance: int
+    failed: dict[str, str]
+    words: str

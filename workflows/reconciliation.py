@@ -36,7 +36,7 @@ with workflow.unsafe.imports_passed_through():
         RunKind,
     )
     from tallystick.errors import INVALID_REQUEST, NOT_RETRYABLE
-    from tallystick.reconciling.words import CLAUDE_STATES, when
+    from tallystick.reconciling.words import when
 
 # --- open and close: local activities, one ledger transaction each -------------------------------
 LEDGER_TIMEOUT = timedelta(seconds=30)
@@ -218,7 +218,7 @@ class ReconciliationWorkflow:
         if self._step is not None:
             lines.append(f"**{when(self._step.start, self._step.end)}**")
         if result is not None:
-            lines.append(_in_words(result))
+            lines.append(result.words)
         lines += [
             f"- {'**failed:** ' if name in self._failed else ''}{STEPS[name]}: {words}"
             for name, words in self._done.items()
@@ -229,15 +229,6 @@ class ReconciliationWorkflow:
 
 def _scheduled_at(info: workflow.Info) -> datetime | None:
     return info.typed_search_attributes.get(_SCHEDULED_AT)
-
-
-def _in_words(result: ReconcileResult) -> str:
-    states = ", ".join(f"{count:,} {state}" for state, count in result.discrepancies.items())
-    return (
-        f"discrepancies: {states or 'none'}; over tolerance and not settled: "
-        f"{result.over_tolerance:,}. "
-        f"{CLAUDE_STATES.get(result.claude_state, result.claude_state)}."
-    )
 
 
 def _words_of(error: ActivityError) -> str:
