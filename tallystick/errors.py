@@ -244,8 +244,6 @@ class UnavailableError(TallystickError):
 class PayloadUnreadableError(TallystickError):
     """Stored content cannot be read by this process; the message has the setting and the remedy."""
 
-    types = frozenset({PAYLOAD_UNREADABLE.type})
-
 
 _BY_TYPE = {type_: cls for cls in TallystickError.__subclasses__() for type_ in cls.types}
 

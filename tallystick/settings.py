@@ -5,6 +5,8 @@ whatever answers at the base addresses); one key without the other is refused, b
 is half real is worse than none. Errors name the variable and the remedy.
 """
 
+import re
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tallystick.payloads.keys import Keyring
 from tallystick.plans.batching import LOOKED_FOR, PROVIDER_LIMITS
 
 SANDBOX_CLAUDE_KEY = "sk-ant-sandbox"
@@ -26,11 +29,16 @@ _Count = Annotated[int, Field(gt=0)]
 _Usd = Annotated[Decimal, Field(gt=0)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Wait = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 class SettingsError(ValueError):
     """A setting is missing or contradicts another; the message names it and the remedy."""
+
+
+def _keyring(keys: Sequence[SecretStr]) -> Keyring:
+    return Keyring.parse([key.get_secret_value() for key in keys])
 
 
 def _named(name: str) -> AliasChoices:
@@ -115,6 +123,15 @@ class Settings(BaseSettings):
     shutdown_grace: _Wait = 60
     """How long a worker that was told to stop lets calls in flight finish."""
 
+    payload_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys that prompts and replies are encrypted under, each NAME:KEY, the key 32 bytes in base64;
+    the first encrypts, all decrypt. Unset leaves them plain."""
+    codec_token: SecretStr | None = None
+    """Whoever has it may have payloads decoded by `tallystick web`; unset, nobody may."""
+    codec_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Where Temporal's Web UI is opened (`https://temporal.example.com`), so that its pages may ask
+    `tallystick web` to decode; unset, no page may."""
+
     tolerance_tokens: Annotated[int, Field(ge=0)] = 100
     """A discrepancy of more tokens than that is told to the operators at once."""
     summaries_settle: _Wait = 300
@@ -135,7 +152,9 @@ class Settings(BaseSettings):
     inbox_alert_depth: _Count = 1_000
     """`/health` alerts when more events wait."""
 
-    @field_validator("stripe_webhook_secret", "report_keys", mode="before")
+    @field_validator(
+        "stripe_webhook_secret", "report_keys", "payload_keys", "codec_origins", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -152,6 +171,24 @@ class Settings(BaseSettings):
                 raise ValueError("must be an address like postgresql://user:password@host/name")
             _ = address.port  # raises ValueError for one that is no number
         return value
+
+    @field_validator("payload_keys")
+    @classmethod
+    def _are_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        _ = _keyring(value)  # raises ValueError for one that is none, without quoting it
+        return value
+
+    @field_validator("codec_token")
+    @classmethod
+    def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
+            raise ValueError("must be 16 or more letters, digits and . _ ~ -: it goes into URLs")
+        return value
+
+    @property
+    def keyring(self) -> Keyring:
+        """What content is encrypted under; empty where `payload_keys` is unset."""
+        return _keyring(self.payload_keys)
 
     @property
     def sandboxed(self) -> frozenset[str]:

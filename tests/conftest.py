@@ -58,6 +58,7 @@ def _no_stray_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_ADMIN_KEY", "STRIPE_API_KEY",
         "STRIPE_API_BASE", "STRIPE_METER_EVENTS_BASE", "STRIPE_WEBHOOK_SECRET", "DATABASE_URL",
         "TEMPORAL_ADDRESS", "TALLYSTICK_SANDBOX", "TALLYSTICK_HOME",
+        "TALLYSTICK_PAYLOAD_KEYS",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     get_settings.cache_clear()
