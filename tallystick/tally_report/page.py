@@ -13,13 +13,12 @@ from tallystick.ledger.reconciliation_tables import (
     Repair,
     TallyHour,
 )
-from tallystick.pricing import pages
 from tallystick.reconciling.findings import Cause, Pair, RepairKind
-from tallystick.reconciling.words import CAUSES, CLAUDE_STATES, PAIRS, REPAIRS, when
+from tallystick.reconciling.words import CAUSES, CLAUDE_STATES, PAIRS, REPAIRS, how_much, when
 from tallystick.statements.grid import Cell, Grid
 from tallystick.tally_report.plot import STYLE as PLOT_STYLE
 from tallystick.tally_report.plot import plot
-from tallystick.tally_report.series import CHARGE, SIDES, Series, exact_amount, series_of
+from tallystick.tally_report.series import SIDES, Series, exact_amount, series_of
 
 TITLE = "Do the records tally?"
 _STYLE = f"""
@@ -33,6 +32,7 @@ _STYLE = f"""
          gap: 1.6rem 1.4rem; margin: 1rem 0; }}
 figure {{ margin: 0; break-inside: avoid; }}
 figcaption {{ font-weight: 600; margin-bottom: .2rem; }}
+body {{ max-width: 62rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
 .key {{ list-style: none; padding: 0; color: var(--faint); }}
 .key svg {{ display: inline-block; width: 2.4rem; height: 1rem; vertical-align: middle;
@@ -131,16 +131,10 @@ def _totals(drawn: Sequence[Series]) -> Grid:
         known = [series.total(side) for side in SIDES]
         return (
             series.title,
-            # As text: dollars and counts of one column have not the same decimals.
-            *("" if each is None else _plainly(series.unit, each) for each in known),
+            *("" if each is None else exact_amount(series.unit, each) for each in known),
         )
 
     return Grid("In all", ("", *SIDES.values()), tuple(map(row, drawn)))
-
-
-def _plainly(unit: str, value: int) -> str:
-    exact = exact_amount(unit, value)
-    return f"${exact:,f}" if unit == CHARGE else f"{exact:,}"
 
 
 # --- The differences ------------------------------------------------------------------------------
@@ -149,23 +143,27 @@ def _differences(seen: Seen) -> Grid:
         (
             str(each.discrepancy_id),
             when(each.start_at, each.end_at),
-            PAIRS[Pair(each.pair)],
-            each.customer_id or "",
-            "" if each.usd is None else abs(each.usd),
-            pages(each.tokens) if each.tokens else "",
-            each.tokens or "",
+            _between(each),
+            how_much(each.tokens, each.usd),
             CAUSES[Cause(each.cause)],
-            each.words,
-            "; ".join(map(repair_in_words, seen.repairs.get(each.discrepancy_id or 0, ()))),
+            " ".join(_known(each, seen.repairs.get(each.discrepancy_id or 0, ()))),
             each.state,
         )
         for each in seen.discrepancies
     )
-    columns = (
-        "no.", "when", "between", "customer", "$", "text", "tokens", "cause", "what is known",
-        "repairs", "state",
-    )  # fmt: skip
+    columns = ("no.", "when", "between", "by", "cause", "what is known, and done", "state")
     return Grid("Differences", columns, rows)
+
+
+def _between(found: Discrepancy) -> str:
+    customer = f", for {found.customer_id}" if found.customer_id else ""
+    return f"{PAIRS[Pair(found.pair)]}{customer}"
+
+
+def _known(found: Discrepancy, repairs: Sequence[Repair]) -> Iterator[str]:
+    yield found.words
+    if repairs:
+        yield f"Repairs: {'; '.join(map(repair_in_words, repairs))}."
 
 
 def repair_in_words(repair: Repair) -> str:

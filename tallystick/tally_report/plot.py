@@ -1,7 +1,7 @@
 """One series as an SVG: three records over time, and under them by how much they differ.
 
 Records that tally lie on each other, so they are drawn to be told apart all the same: the ledger as
-a filled shape, Claude as a broad line around it, Stripe as a dashed one on top. What they differ by
+a filled shape, Claude as a line around it, Stripe as a dashed one on top. What they differ by
 has a scale of its own below; without it, a hundred tokens would not show beside a million.
 
 Widths are those of a telephone; where there is room, two stand side by side. Colours are named in
@@ -29,8 +29,8 @@ _LAST_DATE = 362
 
 STYLE = """
 svg .ledger { fill: var(--ledger); fill-opacity: .35; }
-svg .claude { fill: none; stroke: var(--claude); stroke-width: 4; stroke-opacity: .75; }
-svg .stripe { fill: none; stroke: var(--stripe); stroke-width: 2; stroke-dasharray: 5 4; }
+svg .claude { fill: none; stroke: var(--claude); stroke-width: 2.5; }
+svg .stripe { fill: none; stroke: var(--stripe); stroke-width: 1.5; stroke-dasharray: 3 3; }
 svg .less-claude { fill: var(--claude); } svg .less-stripe { fill: var(--stripe); }
 svg .axis { stroke: var(--rule); stroke-width: 1; }
 svg .tick { stroke: var(--hair); stroke-width: 1; }

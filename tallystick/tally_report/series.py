@@ -8,18 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Literal
 
 from tallystick.ledger.reconciliation_tables import TallyHour
+from tallystick.ledger.tally_hours import Side
 from tallystick.money import from_nano_usd
 from tallystick.pricing.explain import dollars
 
-Side = Literal["claude", "ledger", "outbox", "stripe"]
 SIDES: Mapping[Side, str] = {
-    "claude": "Claude",
+    "claude": "Claude reports",
     "ledger": "ledger",
-    "outbox": "sent",
-    "stripe": "Stripe",
+    "outbox": "sent to Stripe",
+    "stripe": "Stripe counts",
 }
 COMPARED: tuple[tuple[Side, Side], ...] = (("claude", "ledger"), ("stripe", "outbox"))
 """Which sides have to be equal. Lost calls are in the ledger and never sent, so no more are."""
