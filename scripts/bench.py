@@ -1,7 +1,8 @@
-"""Benchmarks: `scripts/bench.py requests|batch|rating|webhooks|cycles [--json]`.
+"""Benchmarks: `scripts/bench.py requests|batch|rating|webhooks|cycles|reconcile [--json]`.
 
 Figures are ratios taken in one run on one machine, so they can be compared between machines.
-Nothing here fails on time; what a figure should be is printed beside it.
+Nothing here fails on time; what a figure should be is printed beside it. A reconciliation that
+finds differences where there are none fails.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import bench_bare
 import bench_batch
 import bench_cycles
 import bench_rating
+import bench_reconcile
 import bench_webhooks
 from anthropic import AsyncAnthropic
 from temporalio.client import Client as TemporalClient
@@ -255,11 +257,13 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run one benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benchmark", choices=["requests", "batch", "rating", "webhooks", "cycles"])
+    benchmarks = ["requests", "batch", "rating", "webhooks", "cycles", "reconcile"]
+    parser.add_argument("benchmark", choices=benchmarks)
     parser.add_argument("--requests", type=int, default=1_000)
     parser.add_argument("--items", type=int, default=100_000, help="of the batch job")
     parser.add_argument("--deliveries", type=int, default=10_000)
     parser.add_argument("--count", type=int, default=10_000, help="of cycles")
+    parser.add_argument("--records", type=int, default=1_000_000, help="of the reconciled day")
     parser.add_argument("--concurrency", type=int, help="100 requests, 4 deliveries or 50 cycles")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -279,6 +283,8 @@ def main() -> None:
         figures = [Figure(*each) for each in taken]
     elif arguments.benchmark == "batch":
         figures = [Figure(*each) for each in asyncio.run(bench_batch.bench(arguments.items))]
+    elif arguments.benchmark == "reconcile":
+        figures = [Figure(*each) for each in asyncio.run(bench_reconcile.bench(arguments.records))]
     else:
         figures = asyncio.run(bench_requests(arguments.requests, arguments.concurrency or 100))
     if arguments.json:
@@ -287,7 +293,8 @@ def main() -> None:
         width = max(len(figure.name) for figure in figures)
         for figure in figures:
             print(f"{figure.name:<{width}}  {figure.value:>10,}  aim: {figure.aim}")
-    end_process(0)
+    wrong = any(each.name in bench_reconcile.MUST_BE_NONE and each.value for each in figures)
+    end_process(1 if wrong else 0)
 
 
 if __name__ == "__main__":
