@@ -7,7 +7,6 @@ becomes of a bucket that it cuts is not documented.
 """
 
 import math
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qsl
@@ -59,13 +58,13 @@ class Question(BaseModel):
     starting_at: AwareDatetime
     ending_at: AwareDatetime | None = None
     time_bucket_width: Width | None = None
-    models: Sequence[str] | None = None
-    api_key_ids: Sequence[str] | None = None
-    workspace_ids: Sequence[str] | None = None
-    service_tiers: Sequence[Tier] | None = None
-    inference_geos: Sequence[Geo] | None = None
-    speeds: Sequence[Speed] | None = None
-    products: Sequence[ProductFilter] | None = None
+    models: list[str] | None = None
+    api_key_ids: list[str] | None = None
+    workspace_ids: list[str] | None = None
+    service_tiers: list[Tier] | None = None
+    inference_geos: list[Geo] | None = None
+    speeds: list[Speed] | None = None
+    products: list[ProductFilter] | None = None
     order: Literal["asc", "desc"] = "desc"
     limit: Limit = 20
     page: str | None = None
@@ -113,7 +112,7 @@ class Question(BaseModel):
 class UsageQuestion(Question):
     """GET /v1/organizations/analytics/usage."""
 
-    group_by: Annotated[Sequence[Dimension], Field(max_length=MAX_DIMENSIONS)] = ()
+    group_by: Annotated[list[Dimension], Field(max_length=MAX_DIMENSIONS)] = []
     order_by: Literal[
         "total_tokens", "output_tokens", "uncached_input_tokens", "requests", "time"
     ] = "total_tokens"
@@ -122,7 +121,7 @@ class UsageQuestion(Question):
 class CostQuestion(Question):
     """GET /v1/organizations/analytics/cost; components do not count as dimensions."""
 
-    group_by: Sequence[Dimension | Component] = ()
+    group_by: list[Dimension | Component] = []
     order_by: Literal["amount", "list_amount", "time"] = "amount"
 
     @model_validator(mode="after")
