@@ -12,6 +12,10 @@ from tests.sandbox.claude_stand_in import StandIn, stand_in
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
 HOUR, DAY = 3_600, 24 * 3_600
 EVERYTHING = ["model", "api_key_id", "service_tier", "inference_geo", "speed"]
+LASTING = [
+    {"type": "text", "text": "s" * 8_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+]
+"""A system prompt of 2,000 tokens that is written to the cache for an hour."""
 
 
 def at(seconds: float) -> datetime:

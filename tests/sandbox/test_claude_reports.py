@@ -9,11 +9,7 @@ import pytest
 
 from tallystick.sandbox.claude.keys import key_id
 from tests.sandbox.claude_batches import ended, requests
-from tests.sandbox.claude_reports import DAY, EVERYTHING, HOUR, at, reported, tokens_of
-
-LASTING = [
-    {"type": "text", "text": "s" * 8_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
-]
+from tests.sandbox.claude_reports import DAY, EVERYTHING, HOUR, LASTING, at, reported, tokens_of
 
 
 async def test_every_width_adds_up_to_what_was_served_refusals_iterations_and_batches_included():

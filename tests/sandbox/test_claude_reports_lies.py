@@ -3,11 +3,8 @@
 from decimal import Decimal
 
 from tests.sandbox.claude_batches import ended, requests
-from tests.sandbox.claude_reports import HOUR, at, reported, tokens_of
+from tests.sandbox.claude_reports import HOUR, LASTING, at, reported, tokens_of
 
-LASTING = [
-    {"type": "text", "text": "s" * 8_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
-]
 DEAR = {"model": "claude-opus-5-5", "tokens": {"input": 1_000_000}}
 """Four dollars' worth."""
 

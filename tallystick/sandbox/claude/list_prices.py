@@ -9,7 +9,6 @@ UTC, so a sum within one day has one price.
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from tallystick.money import EXACT
 from tallystick.pricing import NoPriceError, TokenCounts, price_book
 from tallystick.sandbox.claude.used import Place
 
@@ -42,14 +41,6 @@ def unit_prices(place: Place, day: int, prompt_over: int) -> tuple[Decimal, ...]
     book, when = price_book(), _EPOCH + timedelta(days=day)
     tier = book.model(place.model).tier(when, prompt_over + 1)
     return (*tier.units(_multiplier(place, when)), book.web_search_usd)
-
-
-def times(quantity: int, *prices: Decimal) -> Decimal:
-    """Return the exact product."""
-    product = Decimal(quantity)
-    for price in prices:
-        product = EXACT.multiply(product, price)
-    return product
 
 
 def _multiplier(place: Place, when: datetime) -> Decimal:

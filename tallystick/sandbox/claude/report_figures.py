@@ -12,9 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from typing_extensions import override
 
-from tallystick.money import EXACT, plain
+from tallystick.money import EXACT, plain, times
 from tallystick.pricing import TokenCounts, TokenKind
-from tallystick.sandbox.claude.list_prices import times, unit_prices
+from tallystick.sandbox.claude.list_prices import unit_prices
 from tallystick.sandbox.claude.reports import Cell, Sum, Terms
 from tallystick.sandbox.claude.used import Place
 
@@ -25,7 +25,6 @@ _TOKEN_TYPES = {
     TokenKind.CACHE_READ: "cache_read_input_tokens",
     TokenKind.OUTPUT: "output_tokens",
 }
-_KINDS = (*_TOKEN_TYPES, TokenKind.WEB_SEARCH)
 _CENTS = Decimal(100)
 
 DailySums = Mapping[tuple[Cell, int], Sum]
@@ -37,14 +36,10 @@ class Figures(ABC):
 
     default_metric: ClassVar[str]
     dimensions: ClassVar[tuple[str, ...]] = Place._fields
+    charged_only: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, sums: DailySums): ...
-
-    @staticmethod
-    def counts(_cell: Cell) -> bool:
-        """Tell whether a cell is part of the report."""
-        return True
 
     @abstractmethod
     def metric(self, name: str) -> int | Decimal:
@@ -103,6 +98,7 @@ class CostFigures(Figures):
 
     default_metric = "amount"
     dimensions = (*Place._fields, "cost_type", "token_type")
+    charged_only = True
 
     @override
     def __init__(self, sums: DailySums):
@@ -111,11 +107,6 @@ class CostFigures(Figures):
         for (cell, day), each in sums.items():
             if cell.terms is not None:
                 self._charge(cell.place, cell.terms, day, each.tokens)
-
-    @override
-    @staticmethod
-    def counts(_cell: Cell) -> bool:
-        return _cell.terms is not None
 
     @override
     def metric(self, name: str) -> Decimal:
@@ -134,8 +125,8 @@ class CostFigures(Figures):
         prices = unit_prices(place, day, terms.prompt_over)
         for (kind, quantity), unit in zip(tokens.by_kind().items(), prices, strict=True):
             if quantity:
-                listed = times(quantity, unit, terms.factor)
-                dollars = _Dollars(listed, times(1, listed, terms.paid))
+                listed = times(times(quantity, unit), terms.factor)
+                dollars = _Dollars(listed, times(listed, terms.paid))
                 self._dollars[kind] = self._dollars[kind].plus(dollars)
 
     def _components(self, group_by: Collection[str]) -> Iterator[tuple[dict[str, str], _Dollars]]:
@@ -158,7 +149,7 @@ def _total(dollars: Mapping[TokenKind, _Dollars]) -> _Dollars:
 
 def _cents(dollars: _Dollars) -> dict[str, str]:
     return {
-        "amount": plain(times(1, dollars.paid, _CENTS)),
-        "list_amount": plain(times(1, dollars.listed, _CENTS)),
+        "amount": plain(times(dollars.paid, _CENTS)),
+        "list_amount": plain(times(dollars.listed, _CENTS)),
         "currency": "USD",
     }

@@ -89,10 +89,11 @@ def _rows(
     dimensions = [name for name in Place._fields if name in question.group_by]
     gathered = defaultdict[_Key, defaultdict[tuple[Cell, int], Sum]](lambda: defaultdict(Sum))
     for minute, cell, total in reports.cells(span.start, min(span.end, watermark)):
-        if figures.counts(cell) and question.wants(cell.place):
-            group = tuple((name, getattr(cell.place, name)) for name in dimensions)
-            sums = gathered[span.bucket(minute), group]
-            sums[cell, minute // _DAY].add(total.requests, total.tokens)
+        if not question.wants(cell.place) or (figures.charged_only and cell.terms is None):
+            continue
+        group = tuple((name, getattr(cell.place, name)) for name in dimensions)
+        sums = gathered[span.bucket(minute), group]
+        sums[cell, minute // _DAY].add(total.requests, total.tokens)
     return [
         _Row(start, end, group, figures(sums)) for ((start, end), group), sums in gathered.items()
     ]
