@@ -17,7 +17,7 @@ from temporalio.common import Priority
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from tallystick.temporal import DATA_CONVERTER, connect_temporal
+from tallystick.temporal import connect_temporal
 
 QUEUE, CALL_QUEUE = "bench-bare", "bench-bare-call"
 _TIMEOUT = timedelta(minutes=1)
@@ -78,7 +78,6 @@ async def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     client: Client = await connect_temporal()
-    assert client.data_converter is DATA_CONVERTER
     runner = SandboxedWorkflowRunner(
         restrictions=SandboxRestrictions.default.with_passthrough_modules("tallystick")
     )

@@ -298,6 +298,22 @@ class MeterReceipt(_Frozen):
     at: datetime | None = None
 
 
+# --- Large payloads, in parts (`tallystick.payloads`) ---------------------------------------------
+KEEP_PAYLOAD_PART = "keep_payload_part"
+FETCH_PAYLOAD_PART = "fetch_payload_part"
+
+
+class PayloadPart(_Frozen):
+    """Names one part of a large payload: whose, by the digest of the whole, counted from 0.
+
+    `workflow_id` is empty where it belongs to no workflow.
+    """
+
+    workflow_id: str
+    digest: str
+    part: int
+
+
 # --- Accounts: `BillingCycle` and what it hands to its activities ---------------------------------
 BILLING_CYCLE = "BillingCycle"
 SWEEP = "Sweep"

@@ -1,7 +1,7 @@
-"""How everybody here talks to Temporal: one converter, one way to connect, one set of attributes.
+"""How everybody here talks to Temporal: one way to connect, one set of search attributes.
 
-Client, worker and replayer must encode payloads alike or a workflow written by one cannot be read
-by another, so all of them take `DATA_CONVERTER` from here.
+Search attributes are never encrypted and anybody who may look into Temporal reads them: they hold
+ids, a model and a state, and no content.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from temporalio.api.operatorservice.v1 import (
 )
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
 from tallystick.contracts import SEARCH_ATTRIBUTES, BillingState
 from tallystick.devnote import DevNote
 from tallystick.errors import UnavailableError
+from tallystick.payloads.converter import data_converter, keeping_by_workers
+from tallystick.payloads.keys import Keyring
 from tallystick.settings import get_settings
 
-DATA_CONVERTER = pydantic_data_converter
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_PATIENCE = 10.0
 """Seconds after which an unreachable server is reported instead of waited for."""
@@ -44,29 +44,34 @@ def request_attributes(customer_id: str, model: str) -> TypedSearchAttributes:
     )
 
 
-async def connect_temporal(address: str | None = None) -> Client:
+async def connect_temporal(address: str | None = None, *, keys: Keyring | None = None) -> Client:
     """Connect as Temporal's own variables say (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, ...).
 
-    Where they name no address, a `tallystick dev` that runs in the home folder is found.
+    Where they name no address, a `tallystick dev` that runs in the home folder is found. Payloads
+    are encrypted where keys are set, and large ones kept by workers (`tallystick.payloads`).
 
     Args:
         address: overrides `TEMPORAL_ADDRESS`.
+        keys: overrides `TALLYSTICK_PAYLOAD_KEYS`.
 
     Raises:
         UnavailableError: when no server answers; the message names the setting.
+        SettingsError: when the keys cannot be read.
     """
+    keys = get_settings().keyring if keys is None else keys
     config = ClientConfig.load_client_connect_config()
     target = address or config.get("target_host") or _running_dev() or DEFAULT_ADDRESS
     config["target_host"] = target
     try:
-        return await asyncio.wait_for(
-            Client.connect(**config, data_converter=DATA_CONVERTER), CONNECT_PATIENCE
+        client = await asyncio.wait_for(
+            Client.connect(**config, data_converter=data_converter(keys)), CONNECT_PATIENCE
         )
     except (RPCError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         raise UnavailableError(
             f"no Temporal server answers at {target}; start one (`tallystick dev`) or set "
             "TEMPORAL_ADDRESS to where yours is"
         ) from error
+    return keeping_by_workers(client, keys)
 
 
 async def ensure_search_attributes(client: Client) -> list[str]:

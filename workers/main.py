@@ -22,6 +22,7 @@ from activities.claude import ClaudeActivities
 from activities.claude_api import ClaudeApi
 from activities.ledger import LedgerActivities
 from activities.metering import MeteringActivities
+from activities.payloads import PayloadActivities
 from activities.quoting import QuotingActivities
 from activities.stripe_catalog import ensure_catalog, missing_meters
 from activities.stripe_clients import stripe_client
@@ -30,6 +31,8 @@ from tallystick.contracts import CLAUDE_TASK_QUEUE, TASK_QUEUE
 from tallystick.errors import TallystickError
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.migrate import require_current
+from tallystick.payloads.converter import keeping_in
+from tallystick.payloads.ledger_storage import LedgerStorage
 from tallystick.plans.guards import Limits
 from tallystick.services import Endpoints, database, endpoints
 from tallystick.settings import Settings, SettingsError
@@ -93,6 +96,7 @@ async def working(
     async with AsyncExitStack() as stack:
         ledger = Ledger(database_url, pool_size=settings.ledger_concurrency)
         stack.push_async_callback(ledger.close)
+        client = keeping_in(LedgerStorage(ledger), client, settings.keyring)
         api = ClaudeApi(
             where.anthropic_api_key.get_secret_value(),
             where.anthropic_base_url,
@@ -137,6 +141,7 @@ async def working(
                 batching(ledger, where, settings, metering.send_meter_events, nudges)
             )
             quoting = QuotingActivities(ledger, api)
+            large = PayloadActivities(ledger, client)
             workers.append(
                 Worker(
                     client,
@@ -147,6 +152,9 @@ async def working(
                         steps.abandon_request,
                         metering.send_meter_events,
                         quoting.quote_request,
+                        large.keep_payload_part,
+                        large.fetch_payload_part,
+                        large.sweep_payloads,
                         *billing,
                         *batches,
                     ],

@@ -7,7 +7,8 @@ this very plugin, and cannot pass with a configuration that no worker has.
 from temporalio.plugin import SimplePlugin
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from tallystick.temporal import DATA_CONVERTER
+from tallystick.payloads.converter import data_converter
+from tallystick.settings import get_settings
 from workflows.billing_cycle import BillingCycleWorkflow
 from workflows.claude_request import ClaudeRequestWorkflow
 from workflows.message_batch import MessageBatchWorkflow
@@ -37,7 +38,7 @@ class TallystickPlugin(SimplePlugin):
     def __init__(self) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
             "tallystick",
-            data_converter=DATA_CONVERTER,
+            data_converter=data_converter(get_settings().keyring),
             workflows=WORKFLOWS,
             workflow_runner=_RUNNER,
         )
