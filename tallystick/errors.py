@@ -82,6 +82,7 @@ BATCH_RESULTS_ELSEWHERE = Failure("BatchResultsElsewhere", Action.PARK, alarm=Tr
 REPORT_UNSETTLED = Failure("ReportUnsettled", Action.RETRY)
 """No trouble: the report has not got so far yet, and is looked at again."""
 REPORT_FORBIDDEN = Failure("ReportForbidden", Action.PARK, alarm=True)
+REPORT_UNREADABLE = Failure("ReportUnreadable", Action.PARK, alarm=True)
 REPORT_CUT = Failure("ReportCut", Action.RETRY)
 
 # --- Stripe ---------------------------------------------------------------------------------------
