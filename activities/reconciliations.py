@@ -160,8 +160,8 @@ class ReconciliationActivities:
         self, tx: Transaction, run: Reconciliation, name: str, why: str, step: ReconcileStep
     ) -> None:
         message = (
-            f"The reconciliation of {when(run.start_at, run.end_at)} could not do one of its "
-            f"steps, {name}: {why}. The others were done; the next run does this one again."
+            f"The reconciliation of {when(run.start_at, run.end_at)} could not {name}: {why}. The "
+            "other records were compared, and the next run does this again."
         )
         await raise_notice(
             tx,

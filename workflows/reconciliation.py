@@ -87,7 +87,7 @@ STEPS: Mapping[str, str] = {
     "apply_repairs": "repair what can be repaired without a person",
     "recheck_discrepancies": "look again at what is not settled",
 }
-"""The steps by the names of their activities, and what each does."""
+"""The steps by the names of their activities, and what each does: what people are told of it."""
 
 _BILLING_STATE = SearchAttributeKey.for_keyword("BillingState")
 _SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
@@ -115,12 +115,19 @@ class ReconciliationWorkflow:
         opened = await self._open(checked)
         self._step = opened.step
         self._show()
-        _, again = await asyncio.gather(self._claude_lane(opened.step), self._stripe_lane())
+        differs, counting = await asyncio.gather(
+            self._claude_lane(opened.step), self._stripe_lane()
+        )
         repaired = await self._take("apply_repairs")
-        if again or (repaired is not None and (repaired.found or repaired.again)):
+        if differs and repaired is not None and repaired.found:
+            await self._take("compare_claude", again=True)
+        if counting or (repaired is not None and (repaired.found or repaired.again)):
             await workflow.sleep(opened.settles, summary="Stripe counts what it was sent")
-        # What could not be judged has no row that could be looked at again: it is compared anew.
-        await self._take("compare_stripe" if again else "recheck_discrepancies")
+        if counting:
+            # What could not be judged has no row that could be looked at again.
+            await self._take("compare_stripe", again=True)
+        else:
+            await self._take("recheck_discrepancies")
         result = await self._close(opened.step)
         if result.over_tolerance:
             workflow.upsert_search_attributes(  # pyright: ignore[reportUnknownMemberType]
@@ -139,14 +146,17 @@ class ReconciliationWorkflow:
             running=tuple(self._running),
         )
 
-    async def _claude_lane(self, step: ReconcileStep) -> None:
-        """Compare with Claude's reports, and money only where tokens could be compared: usage that
-        differs explains what differs in cost."""
-        whole_days = step.end - step.start >= DAY
-        steps = ("read_reports", "compare_claude", *(("compare_costs",) if whole_days else ()))
-        for name in steps:
-            if await self._take(name) is None:
-                return
+    async def _claude_lane(self, step: ReconcileStep) -> bool:
+        """Compare with Claude's reports; tell whether tokens differ.
+
+        Money only where tokens could be compared: usage that differs explains what differs in cost.
+        """
+        if await self._take("read_reports") is None:
+            return False
+        compared = await self._take("compare_claude")
+        if compared is not None and step.end - step.start >= DAY:
+            await self._take("compare_costs")
+        return compared is not None and compared.found > 0
 
     async def _stripe_lane(self) -> bool:
         """Compare on the way to Stripe; tell whether Stripe is still counting some of it."""
@@ -154,12 +164,13 @@ class ReconciliationWorkflow:
         compared = await self._take("compare_stripe")
         return compared is not None and compared.again
 
-    async def _take(self, name: str) -> Reconciled | None:
-        """Take one step; None when it failed."""
+    async def _take(self, name: str, *, again: bool = False) -> Reconciled | None:
+        """Take one step, maybe for the second time; None when it failed."""
         assert self._step is not None  # noqa: S101 - the run is open
         step = self._step.model_copy(update={"now": workflow.now()})
         patience = REPORTS_PATIENCE if name == "read_reports" else STEP_PATIENCE
-        self._running.append(name)
+        words = f"{STEPS[name]}{', again' if again else ''}"
+        self._running.append(words)
         self._show()
         try:
             done = await workflow.execute_activity(
@@ -170,15 +181,14 @@ class ReconciliationWorkflow:
                 heartbeat_timeout=STEP_HEARTBEAT,
                 schedule_to_close_timeout=patience[step.kind],
                 retry_policy=STEP_RETRIES,
-                summary=STEPS[name],
+                summary=words,
             )
         except ActivityError as error:
-            self._failed[name] = self._done[name] = _words_of(error)
+            self._failed[words] = self._done[words] = _words_of(error)
             return None
         finally:
-            self._running.remove(name)
-        self._failed.pop(name, None)
-        self._done[name] = done.words
+            self._running.remove(words)
+        self._done[words] = done.words
         return done
 
     async def _open(self, order: ReconcileOrder) -> OpenedReconciliation:
@@ -220,10 +230,10 @@ class ReconciliationWorkflow:
         if result is not None:
             lines.append(result.words)
         lines += [
-            f"- {'**failed:** ' if name in self._failed else ''}{STEPS[name]}: {words}"
-            for name, words in self._done.items()
+            f"- {'**failed:** ' if step in self._failed else ''}{step}: {words}"
+            for step, words in self._done.items()
         ]
-        lines += [f"- under way: {STEPS[name]}" for name in self._running]
+        lines += [f"- under way: {step}" for step in self._running]
         workflow.set_current_details("\n".join(lines))
 
 

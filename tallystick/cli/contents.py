@@ -29,6 +29,7 @@ CONTENTS = {
     "conversation": ("insight", "Show a conversation turn by turn."),
     "explain": ("insight", "Explain why a customer's period cost more or less than another."),
     "stuck": ("ledger", "Show everything that waits: calls, prices, meter events."),
+    "reconcile": ("reconcile", "Lay Claude's reports, the ledger and Stripe side by side."),
     "event": ("events", "Retry or skip events from Stripe that are parked."),
     "ledger": ("ledger", "The ledger's records."),
     "prices": ("prices", "The price book."),

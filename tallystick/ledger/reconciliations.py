@@ -5,7 +5,7 @@ the first try has opened.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import func, literal, select, update
@@ -83,10 +83,19 @@ async def get(tx: Transaction, reconciliation_id: int) -> Reconciliation:
     return entity(Reconciliation, (await tx.execute(statement)).one())
 
 
-async def latest(tx: Transaction, limit: int) -> list[Reconciliation]:
-    """Return the runs that began last, the last one first."""
+async def latest(
+    tx: Transaction,
+    limit: int,
+    *,
+    start: datetime = datetime.min.replace(tzinfo=UTC),
+    end: datetime = datetime.max.replace(tzinfo=UTC),
+) -> list[Reconciliation]:
+    """Return the runs over any hour of [start, end) that began last, the last one first."""
     statement = (
-        select(Reconciliation).order_by(col(Reconciliation.reconciliation_id).desc()).limit(limit)
+        select(Reconciliation)
+        .where(col(Reconciliation.start_at) < end, col(Reconciliation.end_at) > start)
+        .order_by(col(Reconciliation.reconciliation_id).desc())
+        .limit(limit)
     )
     return [entity(Reconciliation, row) for row in await tx.execute(statement)]
 

@@ -7,9 +7,11 @@ that is repeated puts the same again, so there is nothing to be undone.
 from datetime import datetime
 from typing import Literal
 
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
 
-from tallystick.ledger.database import Transaction
+from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.reconciliation_tables import TallyHour
 
 Side = Literal["claude", "ledger", "outbox", "stripe"]
@@ -49,3 +51,9 @@ async def put(
         if given
         else statement.on_conflict_do_nothing()
     )
+
+
+async def between(tx: Transaction, start: datetime, end: datetime) -> list[TallyHour]:
+    """Return what is known of the hours that begin in [start, end)."""
+    statement = select(TallyHour).where(col(TallyHour.hour) >= start, col(TallyHour.hour) < end)
+    return [entity(TallyHour, row) for row in await tx.execute(statement)]
