@@ -23,7 +23,7 @@ from tallystick.ledger.margins import Place
 from tallystick.lost_calls import estimated_cost
 from tallystick.money import EXACT, from_nano_usd, total
 from tallystick.plans.fees import FeeTerms
-from tallystick.pricing.book import price_book
+from tallystick.reconciling.reported import model_of
 
 By = Literal["customer", "model", "day"]
 ALL = "in all"
@@ -135,12 +135,6 @@ async def earnings(
     )
 
 
-def listed(model: str) -> str:
-    """Return the price book's name of a model, the same for its dated and undated ids."""
-    known = price_book().models.get(model)
-    return known.id if known else model
-
-
 async def _sums(
     tx: Transaction, start: datetime, end: datetime, fees: FeeTerms
 ) -> Mapping[Place, Margin]:
@@ -174,7 +168,7 @@ def _customer(place: Place) -> str | None:
 
 
 def _model(place: Place) -> str | None:
-    return None if place.model is None else listed(place.model)
+    return None if place.model is None else model_of(place.model)
 
 
 def _day(place: Place) -> str | None:
