@@ -25,7 +25,7 @@ from temporalio.client import (
 from temporalio.client import (
     Client as TemporalClient,
 )
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
 from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 from temporalio.service import RPCError, RPCStatusCode
@@ -244,6 +244,8 @@ class Messages:
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             search_attributes=request_attributes(request.customer_id, request.params["model"]),
             static_summary=f"{request.params['model']} for {request.customer_id}",
+            # Its first steps take their turn among the customers too, not only its call to Claude.
+            priority=Priority(fairness_key=request.customer_id),
         )
         try:
             return await self._temporal.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]

@@ -44,13 +44,6 @@ CUSTOMERS = ("acme", "bolt", "crux")
 MODEL = "claude-sonnet-5-5"
 
 
-class StandIn(Control):
-    """The control API of a stand-in, whole."""
-
-    async def post(self, path: str, body: Any) -> None:
-        await self._post(path, body)
-
-
 class Drill:
     """The running parts, and who asks for what."""
 
@@ -58,8 +51,8 @@ class Drill:
         self,
         stack: LocalStack,
         temporal: TemporalClient,
-        claude: StandIn,
-        stripe: StandIn,
+        claude: Control,
+        stripe: Control,
         stops: Stops,
     ):
         self.stack, self.temporal = stack, temporal
@@ -198,7 +191,7 @@ async def drill(home: Path) -> AsyncIterator[Drill]:
             await _add_customers(stack, settings)
             stops = await Stops.install(stack.database_url)
             temporal = await connect_temporal(stack.temporal.address)
-            running = Drill(stack, temporal, StandIn(claude), StandIn(stripe), stops)
+            running = Drill(stack, temporal, Control(claude), Control(stripe), stops)
             try:
                 yield running
             finally:

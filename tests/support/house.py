@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 from sqlalchemy import select
 from sqlmodel import SQLModel, col
+from starlette.types import ASGIApp
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
@@ -49,13 +50,13 @@ class Control:
         self, fault: str, *, match: str = "", times: int | None = 1, **options: Any
     ) -> None:
         rule = {"fault": fault, "match": match, "times": times, "options": options}
-        await self._post("faults", {"rules": [rule]})
+        await self.post("faults", {"rules": [rule]})
 
     async def disarm(self) -> None:
         (await self._http.delete("/_sandbox/faults")).raise_for_status()
 
     async def hold(self, *, match: str, at: str = "received", times: int | None = 1) -> str:
-        return (await self._post("holds", {"match": match, "at": at, "times": times}))["id"]
+        return (await self.post("holds", {"match": match, "at": at, "times": times}))["id"]
 
     async def caught(self, hold: str) -> None:
         """Wait until a request is in the hold."""
@@ -76,7 +77,7 @@ class Control:
     async def get(self, path: str) -> Any:
         return (await self._http.get(f"/_sandbox/{path}")).raise_for_status().json()
 
-    async def _post(self, path: str, body: Any) -> Any:
+    async def post(self, path: str, body: Any) -> Any:
         return (await self._http.post(f"/_sandbox/{path}", json=body)).raise_for_status().json()
 
 
@@ -160,14 +161,22 @@ def _entity(table: type[SQLModel], row: Any) -> SQLModel:
 
 @asynccontextmanager
 async def open_house(
-    temporal: TemporalClient, database_url: str, name: str, **changes: Any
+    temporal: TemporalClient,
+    database_url: str,
+    name: str,
+    *,
+    claude_app: ASGIApp | None = None,
+    **changes: Any,
 ) -> AsyncIterator[House]:
-    """Open the house with one customer, `name`, who is known to Stripe."""
+    """Open the house with one customer, `name`, who is known to Stripe.
+
+    `claude_app` takes the place of the plain stand-in; `changes` are of settings.
+    """
     # Short waits where production would rather wait for company.
     settings = Settings(**{"meter_linger": 0.05, "shutdown_grace": 5, **changes})
     contract = ContractRecorder(create_stripe_app())
     async with (
-        serve(create_claude_app()) as claude_url,
+        serve(claude_app or create_claude_app()) as claude_url,
         serve(contract) as stripe_url,
         httpx.AsyncClient(base_url=claude_url, timeout=PATIENCE) as claude,
         httpx.AsyncClient(base_url=stripe_url, timeout=PATIENCE) as stripe,
