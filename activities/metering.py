@@ -80,7 +80,15 @@ class MeteringActivities:
             ApplicationError: a row of the error table; retryable ones first.
         """
         async with heartbeating():
-            return await self._calls.submit(order, order.events)
+            return await self.deliver(order)
+
+    async def deliver(self, order: MeterOrder) -> MeterReceipt:
+        """Do what the activity does, for callers that are part of another step or of none.
+
+        Raises:
+            ApplicationError: as `send_meter_events` does.
+        """
+        return await self._calls.submit(order, order.events)
 
     async def drain(self) -> None:
         """Finish the calls that have begun; for a worker that stops."""

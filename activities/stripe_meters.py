@@ -102,22 +102,30 @@ class EventTransport:
         return list(await asyncio.gather(*(self._send(event) for event in events)))
 
     async def _send(self, event: OutgoingEvent) -> Refusal | None:
+        try:
+            await self.create(event)
+        except stripe.StripeError as error:
+            return None if is_duplicate(error) else refusal(error)
+        return None
+
+    async def create(self, event: OutgoingEvent) -> None:
+        """Send one event; returns when Stripe has taken it by this very call.
+
+        Raises:
+            stripe.StripeError: as the SDK raised it, duplicates too (`is_duplicate`).
+        """
         pair = (event.stripe_customer_id, event.meter)
         lane = self._lanes.setdefault(pair, asyncio.Lock())
         async with lane, self._slots:
-            try:
-                await self._client.v2.billing.meter_events.create_async(
-                    {
-                        "event_name": event.meter,
-                        "identifier": event.identifier,
-                        "timestamp": _timestamp(event.occurred_at),
-                        "payload": _payload(event),
-                    },
-                    {"idempotency_key": event.idempotency_key},
-                )
-            except stripe.StripeError as error:
-                return None if error_code(error) == _DUPLICATE else refusal(error)
-        return None
+            await self._client.v2.billing.meter_events.create_async(
+                {
+                    "event_name": event.meter,
+                    "identifier": event.identifier,
+                    "timestamp": _timestamp(event.occurred_at),
+                    "payload": _payload(event),
+                },
+                {"idempotency_key": event.idempotency_key},
+            )
 
 
 class StreamTransport:
@@ -178,6 +186,11 @@ class StreamTransport:
             },
             {"api_key": token},
         )
+
+
+def is_duplicate(error: stripe.StripeError) -> bool:
+    """Tell whether Stripe did not take an event because it has one of that identifier."""
+    return error_code(error) == _DUPLICATE
 
 
 def _payload(event: OutgoingEvent) -> dict[str, str]:

@@ -92,13 +92,18 @@ SENT_FOR = TAKEN_FOR - timedelta(days=1)
 """Until then a first send may happen; its resends end before `TAKEN_FOR`."""
 
 # --- Sending again --------------------------------------------------------------------------------
-_RESENT = re.compile(r"#\d+$")
+_RESENT = re.compile(r"#k?\d+$")
 _MOST_REPAIRS = 9
 
 
 def resend_key(identifier: str, days: int) -> str:
     """Return the idempotency key under which an event is sent again after so many days."""
     return f"{identifier}#{days}"
+
+
+def repair_key(identifier: str, repair_id: int) -> str:
+    """Return the idempotency key under which a repair sends or cancels: no send has used it."""
+    return f"{identifier}#k{repair_id}"
 
 
 def sent_identifier(reported: str) -> str:

@@ -19,7 +19,7 @@ from sqlmodel import col
 
 from tallystick.contracts import RequestKey
 from tallystick.ledger.account_tables import BillingAccount, MeterRejection
-from tallystick.ledger.database import Transaction
+from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.tables import CHARGES, Customer, MeterEvent
 from tallystick.metering import CHARGE_METER, meter_identifier, repairs, sent_identifier
 from tallystick.plans.periods import Period
@@ -303,7 +303,7 @@ async def _withdraw(tx: Transaction, at: datetime, *which: ColumnElement[bool] |
     return (await tx.execute(statement)).rowcount
 
 
-# --- Rejected after their receipt -----------------------------------------------------------------
+# --- Known to Stripe, and not counted -------------------------------------------------------------
 async def reject(
     tx: Transaction, *, reported: str, code: str, message: str, event_id: str, at: datetime
 ) -> RequestKey | None:
@@ -325,23 +325,38 @@ async def reject(
         identifier=identifier, code=code, event_id=event_id, message=message, rejected_at=at
     )
     await tx.execute(rejection.on_conflict_do_nothing())
+    why = f"Stripe rejected it after its receipt: {code}: {message}"
+    await rename(tx, identifier, why, at)
+    event = await find(tx, identifier)
+    return RequestKey(customer_id=event.customer_id, request_id=event.request_id) if event else None
+
+
+async def rename(tx: Transaction, identifier: str, why: str, at: datetime) -> bool:
+    """Give a sent event its next identifier, as if never sent, and park it; whether that was so.
+
+    For one that Stripe knows by its present identifier and will never count. Whoever comes second
+    finds it renamed and changes nothing.
+    """
     names = repairs(identifier)
-    whose = (col(MeterEvent.customer_id), col(MeterEvent.request_id))
-    if identifier in names[:-1]:
-        await tx.execute(
-            update(MeterEvent)
-            .where(
-                col(MeterEvent.identifier) == identifier,
-                col(MeterEvent.first_sent_at).is_not(None),
-            )
-            .values(
-                identifier=names[names.index(identifier) + 1],
-                stripe_customer_id=None,
-                first_sent_at=None,
-                delivered_at=None,
-                parked_at=at,
-                parked_reason=f"Stripe rejected it after its receipt: {code}: {message}",
-            )
+    if identifier not in names[:-1]:
+        return False
+    statement = (
+        update(MeterEvent)
+        .where(col(MeterEvent.identifier) == identifier, col(MeterEvent.first_sent_at).is_not(None))
+        .values(
+            identifier=names[names.index(identifier) + 1],
+            stripe_customer_id=None,
+            first_sent_at=None,
+            delivered_at=None,
+            parked_at=at,
+            parked_reason=why,
         )
-    row = (await tx.execute(select(*whose).where(col(MeterEvent.identifier).in_(names)))).first()
-    return RequestKey(customer_id=row.customer_id, request_id=row.request_id) if row else None
+    )
+    return (await tx.execute(statement)).rowcount > 0
+
+
+async def find(tx: Transaction, identifier: str) -> MeterEvent | None:
+    """Return the event that has, had or will have this identifier; None where there is none."""
+    statement = select(MeterEvent).where(col(MeterEvent.identifier).in_(repairs(identifier)))
+    row = (await tx.execute(statement)).one_or_none()
+    return entity(MeterEvent, row) if row else None
