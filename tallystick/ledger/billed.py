@@ -35,6 +35,7 @@ from sqlmodel import col
 
 from tallystick.ledger import terms
 from tallystick.ledger.database import Transaction
+from tallystick.ledger.reconciliation_tables import CollectionCorrection
 from tallystick.ledger.tables import Adjustment, MeterEvent, UsageRecord
 from tallystick.metering import CHARGE_METER
 from tallystick.plans import PlanTerms
@@ -90,6 +91,7 @@ async def billed(tx: Transaction, window: Window) -> Billed:
             if row.records
         ),
         withdrawn_nano_usd=int((await tx.execute(_withdrawn(window))).scalar_one()),
+        corrections_nano_usd=int((await tx.execute(_corrections(window))).scalar_one()),
         unpriced=sum(row.unpriced for row in recorded),
     )
 
@@ -123,7 +125,7 @@ _BATCH = func.coalesce(
 
 
 def _within(
-    table: type[UsageRecord] | type[Adjustment], window: Window
+    table: type[UsageRecord] | type[Adjustment] | type[CollectionCorrection], window: Window
 ) -> list[ColumnElement[bool]]:
     conditions = [col(table.customer_id) == window.customer_id, col(table.billed_at) < window.end]
     if window.since is not None:
@@ -252,3 +254,8 @@ def _withdrawn(window: Window) -> Any:
         col(MeterEvent.withdrawn_at).is_not(None),
         col(MeterEvent.occurred_at) >= window.start,
     )
+
+
+def _corrections(window: Window) -> Any:
+    amount = func.sum(col(CollectionCorrection.amount_nano_usd))
+    return select(func.coalesce(amount, 0)).where(*_within(CollectionCorrection, window))

@@ -73,12 +73,15 @@ class Billed:
     """Everything that a period has billed.
 
     Usage under a prepaid plan was paid by the wallet when it was recorded. `withdrawn_nano_usd` is
-    the part of `usage` that Stripe was never told of; `unpriced` are requests without a price yet.
+    the part of `usage` that Stripe was never told of; `corrections_nano_usd` is no charge, but what
+    an earlier period's meter has collected too little of one, negative if too much; `unpriced` are
+    requests without a price yet.
     """
 
     sold: tuple[Sold, ...] = ()
     booked: tuple[Booked, ...] = ()
     withdrawn_nano_usd: int = 0
+    corrections_nano_usd: int = 0
     unpriced: int = 0
 
     @property

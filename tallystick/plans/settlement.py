@@ -38,6 +38,8 @@ from tallystick.plans.tiers import amount, in_tiers
 from tallystick.pricing.explain import dollars
 from tallystick.pricing.tokens import TokenKind
 
+CORRECTION = "Correction of what was collected for earlier usage"
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -142,6 +144,7 @@ def settle(terms: PeriodTerms, billed: Billed) -> Settlement:
     wanted = [
         *_usage(terms, billed, allowance),
         *_after_usage(terms, tiers, commitment),
+        *_some("metering_correction", CORRECTION, billed.corrections_nano_usd),
         *_fees(terms),
         *_wallet(billed),
     ]

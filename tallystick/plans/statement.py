@@ -30,6 +30,7 @@ LineKind = Literal[
     "overage",
     "tiers",
     "commitment",
+    "metering_correction",
     "credits",
 ]
 Collector = Literal["metered", "subscription", "new_subscription", "item", "wallet"]
@@ -226,8 +227,9 @@ class OperatorCopy(_Frozen):
     """Our side of the period, in no copy of the customer's.
 
     `earned_usd` is what the period's own service earns: this statement's lines without the next
-    period's base fee, with this period's own, and credits used that were paid for. `margin_usd` is
-    that less the cost of the answers and the estimate for lost calls, before any fee for payments.
+    period's base fee and corrections of earlier periods' meters, with this period's own fee, and
+    credits used that were paid for. `margin_usd` is that less the cost of the answers and the
+    estimate for lost calls, before any fee for payments.
     """
 
     costs: tuple[CostLine, ...]

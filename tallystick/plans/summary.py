@@ -56,6 +56,11 @@ def _sentences(statement: Statement) -> Iterator[str]:
             f"Usage was agreed to come to at least {dollars(statement.commitment.committed_usd)}; "
             f"the missing {dollars(statement.commitment.true_up_usd)} is added."
         )
+    yield from _either(
+        _of(statement, "metering_correction"),
+        "Too little was collected for earlier usage; {} is made up for.",
+        "Too much was collected for earlier usage; {} comes back.",
+    )
     if paid := _of(statement, "credits"):
         yield f"{dollars(paid)} was paid from credit."
     if statement.wallet is not None:

@@ -125,8 +125,9 @@ def _operator(
 
 
 def _of_this_period(line: Line) -> bool:
-    """Tell whether a line earns for this period: the base fee is the next one's."""
-    return line.collected_by != "wallet" and line.kind != "base_fee"
+    """Tell whether a line earns for this period: the base fee is the next one's, and a correction
+    of the meter was earned by an earlier one's statement."""
+    return line.collected_by != "wallet" and line.kind not in ("base_fee", "metering_correction")
 
 
 def _paid_credit_used(wallet: WalletUse | None) -> Iterable[Decimal]:

@@ -92,8 +92,11 @@ def sold(
     return Sold(**{**given, **changes})
 
 
-def billed(*lines: Sold, roundings: int = 0, withdrawn: str = "0") -> Billed:
-    """Return the period that has these lines, each a record's; `roundings` are added, in nano."""
+def billed(*lines: Sold, roundings: int = 0, withdrawn: str = "0", corrected: str = "0") -> Billed:
+    """Return the period that has these lines, each a record's; `roundings` are added, in nano.
+
+    `corrected` is what earlier periods' meters got wrong.
+    """
     booked = [
         Booked(each.section, each.terms, 1, each.cost_usd, to_nano_usd(each.charge_usd))
         for each in lines
@@ -102,7 +105,12 @@ def billed(*lines: Sold, roundings: int = 0, withdrawn: str = "0") -> Billed:
         first = booked[0]
         nano = first.charge_nano_usd + roundings
         booked[0] = Booked(first.section, first.terms, 9, first.cost_usd, nano)
-    return Billed(tuple(lines), tuple(booked), withdrawn_nano_usd=to_nano_usd(Decimal(withdrawn)))
+    return Billed(
+        tuple(lines),
+        tuple(booked),
+        withdrawn_nano_usd=to_nano_usd(Decimal(withdrawn)),
+        corrections_nano_usd=to_nano_usd(Decimal(corrected)),
+    )
 
 
 def of(charge_usd: str, terms: PlanTerms, section: SectionName = "usage") -> Sold:

@@ -100,6 +100,35 @@ def test_prepaid_collects_nothing_since_the_wallet_has_paid() -> None:
     assert due(settlement) == ("0", 0, "0")
 
 
+def test_what_an_earlier_meter_got_wrong_is_collected_and_is_no_charge() -> None:
+    metered = plan(tiers=volume((None, "0.5")), commitment_usd="5")
+    usage = billed(of("8", metered), corrected="1.239999999")
+    # Half of $8 is $4, which is $1 short of $5, whatever else is collected.
+    assert shown(settle(period(metered), usage)) == [
+        ("usage", "metered", "8", 800),
+        ("tiers", "item", "-4", -400),
+        ("commitment", "item", "1", 100),
+        ("metering_correction", "item", "1.239999999", 124),
+    ]
+    included = hybrid("30", allowance={"usd": "10"})
+    settlement = settle(
+        period(included, following=included), billed(of("4", included), corrected="-50.005")
+    )
+    # -5000.5 cents go up; the fee is still in whole cents.
+    assert shown(settlement) == [
+        ("metering_correction", "item", "-50.005", -5000),
+        ("base_fee", "subscription", "30", 3000),
+    ]
+    assert due(settlement) == ("-20.005", -2000, "-0.005")
+    assert settlement.allowance is not None
+    assert settlement.allowance.left_usd == 6
+    credit = plan("prepaid")
+    assert shown(settle(period(credit), billed(of("3", credit), corrected="1"))) == [
+        ("metering_correction", "item", "1", 100),
+        ("credits", "wallet", "3", 0),
+    ]
+
+
 # --- Between models -------------------------------------------------------------------------------
 def test_a_first_fee_after_another_model_is_collected_by_the_subscription_that_begins() -> None:
     before = plan("prepaid")
@@ -311,12 +340,12 @@ def periods(draw: st.DrawFn, *, equal: bool = False) -> tuple[PeriodTerms, list[
     return terms, used, first
 
 
-@given(periods(), st.integers(-3, 3))
+@given(periods(), st.integers(-3, 3), st.just(Decimal(0)) | st.decimals(-50, 50, places=9))
 def test_nothing_of_a_period_is_lost_on_its_way_to_the_lines(
-    drawn: tuple[PeriodTerms, list[Any], PlanTerms], roundings: int
+    drawn: tuple[PeriodTerms, list[Any], PlanTerms], roundings: int, corrected: Decimal
 ) -> None:
     terms, used, _ = drawn
-    usage = billed(*used, roundings=roundings if used else 0)
+    usage = billed(*used, roundings=roundings if used else 0, corrected=str(corrected))
     settlement = settle(terms, usage)
     charge = Decimal(usage.charge_nano_usd) / 10**9
     by_kind: dict[str, Decimal] = {}
@@ -334,6 +363,8 @@ def test_nothing_of_a_period_is_lost_on_its_way_to_the_lines(
     committed = settlement.commitment.committed_usd if settlement.commitment else 0
     if committed:
         assert reached + by_kind.get("commitment", 0) == max(reached, committed)
+    # What an earlier period's meter got wrong is there as it is.
+    assert by_kind.get("metering_correction", 0) == corrected
     # Fees collected before, now and with prorations are what each plan asks for its time, but for
     # half a nano-USD a line.
     agreed = sum(

@@ -104,6 +104,21 @@ def test_the_margin_of_a_hybrid_plan_counts_the_fee_of_its_own_period() -> None:
     assert following.earned_usd == 30
 
 
+def test_what_an_earlier_meter_got_wrong_was_earned_before_and_is_said() -> None:
+    terms = plan()
+    statement = written(period(terms), billed(of("3", terms), corrected="1.5"))
+    assert statement.operator is not None
+    assert statement.operator.earned_usd == 3
+    assert statement.usage_usd == 3
+    assert statement.due_usd == Decimal("4.5")
+    assert "Too little was collected for earlier usage; $1.50 is made up for." in statement.summary
+    back = written(period(terms), billed(corrected="-1.5")).summary
+    assert back[1:] == (
+        "Too much was collected for earlier usage; $1.50 comes back.",
+        "$1.50 is given back.",
+    )
+
+
 def test_credit_that_was_given_away_earns_nothing() -> None:
     terms = plan("prepaid")
 
