@@ -129,7 +129,7 @@ class Jobs:
     async def pace(self, **changes: Any) -> None:
         """Set how batches get on at the stand-in."""
         control = self.house.claude
-        await control._post("batches", {**await control.get("batches"), **changes})
+        await control.post("batches", {**await control.get("batches"), **changes})
 
 
 def handle_of(temporal: TemporalClient, job_id: str) -> WorkflowHandle[Any, Any]:

@@ -32,7 +32,12 @@ from tallystick.sandbox.claude import create_claude_app
 from tallystick.sandbox.server import serve
 from tallystick.sandbox.stripe import create_stripe_app
 from tallystick.services import Endpoints
-from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, Settings
+from tallystick.settings import (
+    SANDBOX_ADMIN_KEY,
+    SANDBOX_CLAUDE_KEY,
+    SANDBOX_STRIPE_KEY,
+    Settings,
+)
 from tests.contract.stripe_contract import ContractRecorder
 from workers.main import Role, working
 
@@ -166,11 +171,13 @@ async def open_house(
     name: str,
     *,
     claude_app: ASGIApp | None = None,
+    admin_key: str | None = SANDBOX_ADMIN_KEY,
     **changes: Any,
 ) -> AsyncIterator[House]:
     """Open the house with one customer, `name`, who is known to Stripe.
 
-    `claude_app` takes the place of the plain stand-in; `changes` are of settings.
+    `claude_app` takes the place of the plain stand-in, `admin_key` reads Claude's reports, and
+    `changes` are of settings.
     """
     # Short waits where production would rather wait for company.
     settings = Settings(**{"meter_linger": 0.05, "shutdown_grace": 5, **changes})
@@ -188,6 +195,7 @@ async def open_house(
             stripe_api_base=stripe_url,
             stripe_meter_events_base=stripe_url,
             sandboxed=frozenset(),
+            anthropic_admin_key=None if admin_key is None else SecretStr(admin_key),
         )
         ledger = Ledger(database_url)
         async with stripe_client(where, settings) as client:
