@@ -5,8 +5,8 @@ that had none; the records of a batch leave one set for each chunk of its result
 follows from the record alone, its identifier included, so it can be put into the outbox as it was
 meant to be. Where events say something else than their records, somebody has to look.
 
-A row that is gone may have been sent before it went. While Stripe would know the identifier, sending
-it again is safe without a person.
+A row that is gone may have been sent before it went. While Stripe would know the identifier, it can
+be sent again without a person.
 """
 
 from collections import defaultdict
@@ -40,8 +40,7 @@ class RecordGap:
     """A record, or a chunk of a batch's, whose event on a meter is not what it has to be.
 
     `owed` is what the meter has to be told and `told` what its event says, None where there is no
-    event. `usage_record_id` is None for a chunk, whose `request_id` is that of its events. `sure`
-    says that `owed` is known for certain to be what is missing.
+    event. `usage_record_id` is None for a chunk, whose `request_id` is that of its events.
     """
 
     customer_id: str
@@ -52,7 +51,6 @@ class RecordGap:
     told: int | None
     occurred_at: datetime
     billed_at: datetime
-    sure: bool = True
 
     @property
     def identifier(self) -> str:
@@ -62,7 +60,7 @@ class RecordGap:
     @property
     def kind(self) -> Kind:
         """Whether the event is missing or another."""
-        return Kind.EVENT_MISSING if self.told is None and self.sure else Kind.EVENT_DIFFERS
+        return Kind.EVENT_MISSING if self.told is None else Kind.EVENT_DIFFERS
 
 
 def judge_records(gaps: Sequence[RecordGap], now: datetime) -> list[Finding]:
@@ -71,17 +69,11 @@ def judge_records(gaps: Sequence[RecordGap], now: datetime) -> list[Finding]:
     for gap in gaps:
         minute = gap.occurred_at.replace(second=0, microsecond=0)
         places[gap.customer_id, gap.meter, minute, gap.kind].append(gap)
-    return [_finding(*place, found, now) for place, found in places.items()]
+    return [_finding(at, kind, found, now) for (_, _, at, kind), found in places.items()]
 
 
-def _finding(
-    customer_id: str,
-    meter: str,
-    at: datetime,
-    kind: Kind,
-    gaps: Sequence[RecordGap],
-    now: datetime,
-) -> Finding:
+def _finding(at: datetime, kind: Kind, gaps: Sequence[RecordGap], now: datetime) -> Finding:
+    customer_id, meter = gaps[0].customer_id, gaps[0].meter
     owed, told = sum(gap.owed for gap in gaps), sum(gap.told or 0 for gap in gaps)
     records = "A record" if len(gaps) == 1 else f"{len(gaps)} records"
     proposal = None
