@@ -76,7 +76,7 @@ class Settled:
 
 
 async def settled(tx: Transaction, start: datetime, end: datetime) -> list[Settled]:
-    """Return sums of the calls of [start, end) whose outcome was settled."""
+    """Return sums of the calls of [start, end) that were settled, and not answered after all."""
     rows = (
         select(
             col(Attempt.customer_id),
@@ -85,7 +85,7 @@ async def settled(tx: Transaction, start: datetime, end: datetime) -> list[Settl
             col(AttemptSettlement.cost_usd),
         )
         .join(AttemptSettlement, col(AttemptSettlement.attempt_id) == col(Attempt.attempt_id))
-        .where(*_begun(start, end))
+        .where(*_begun(start, end), col(Attempt.outcome) == Outcome.INDETERMINATE)
     )
     summed = _both_ways(rows, cost=lambda row: func.sum(row.cost_usd))
     return [Settled(_place(row), Decimal(row.cost)) for row in await tx.execute(summed)]

@@ -76,12 +76,16 @@ async def books(ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPat
 
 
 async def _lost_calls(tx: Transaction) -> None:
-    """bolt's: one settled as served for $0.75, one as not served, one of 50,000 tokens open."""
+    """bolt's: one settled as served for $0.75, one as not served, one of 50,000 tokens open, and
+    one that was settled before its answer turned up, which is recorded elsewhere."""
     run = await reconciliations.open_run(
         tx, run="r", kind="daily", start=DAY[0], end=DAY[1], at=NEXT
     )
-    for number, cost in enumerate((Decimal("0.75"), Decimal(0), None)):
+    for number, cost in enumerate((Decimal("0.75"), Decimal(0), None, Decimal(7))):
         attempt_id = await _lost(tx, f"lost-{number}", Outcome.INDETERMINATE)
+        if number == 3:
+            answered = Completion(Outcome.SUCCEEDED, reply={})
+            await attempts.complete(tx, attempt_id, answered, NOON)
         if cost is not None:
             await tx.execute(
                 insert(AttemptSettlement).values(
