@@ -16,10 +16,6 @@ class SettleAttempts:
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
 
-    def name(self, case: Case) -> str:
-        """Return the subject."""
-        return case.subject
-
     async def look(self, case: Case) -> Ready | Outcome:
         """Tell what would be booked; booking finds out by itself what is known by then."""
         return Ready(f"what Claude reports of {case.subject} is booked as our cost")

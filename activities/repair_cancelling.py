@@ -25,10 +25,6 @@ class CancelEvent:
         self._ledger = ledger
         self._calls = calls
 
-    def name(self, case: Case) -> str:
-        """Return the subject."""
-        return case.subject
-
     async def look(self, case: Case) -> Ready | Outcome:
         """Tell whether Stripe counts it too much, and still would cancel it."""
         async with self._ledger.begin() as tx:

@@ -28,10 +28,6 @@ class CollectLater:
         self._ledger = ledger
         self._calls = calls
 
-    def name(self, case: Case) -> str:
-        """Return the subject."""
-        return case.subject
-
     async def look(self, case: Case) -> Ready | Outcome:
         """Tell whether the period's invoices are off by so much, and a statement is to come."""
         amount, at = case.facts["amount_nano_usd"], case.discrepancy.start_at
@@ -51,7 +47,7 @@ class CollectLater:
         if missing == 0:
             return Refused(
                 f"the invoices of period {period.ordinal} collect what its statement says: only "
-                "the meter is wrong, no money"
+                "the meter is wrong and no money; it can be dismissed"
             )
         if (missing > 0) != (amount > 0) or abs(missing) < abs(amount):
             return Refused(

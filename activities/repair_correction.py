@@ -28,10 +28,6 @@ class CorrectMeter:
         self._ledger = ledger
         self._calls = calls
 
-    def name(self, case: Case) -> str:
-        """Return the subject."""
-        return case.subject
-
     async def look(self, case: Case) -> Ready | Outcome:
         """Tell whether Stripe's sum is off by so much, and an invoice can still follow it."""
         facts, at = case.facts, datetime.fromisoformat(case.facts["occurred_at"])

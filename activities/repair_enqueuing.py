@@ -3,9 +3,11 @@
 Subjects are identifiers. Facts: `customer_id`, `request_id` (of a batch the chunk's), `meter`,
 `value`, `occurred_at`, `billed_at`, and `usage_record_id` where it is the event of one record.
 
-The identifier is a function of the fact, and unique in the outbox. What was put there before a
-crash is found there, and from then on the event goes the way of all others, `send_meter_events`,
-whose own order of steps makes a repeated delivery harmless.
+The identifier is a function of the fact, and unique in the outbox: what was put there before a
+crash is found there. Whether its row was lost before or after Stripe was told of it, nobody knows.
+So it is put there as if sent when it was used, and from then on goes the way of all others: within
+a day `send_meter_events` sends it, which Stripe counts once, and later it first looks at the
+summaries.
 """
 
 from datetime import datetime
@@ -29,10 +31,6 @@ class EnqueueEvents:
     def __init__(self, ledger: Ledger, metering: MeteringActivities):
         self._ledger = ledger
         self._metering = metering
-
-    def name(self, case: Case) -> str:
-        """Return the subject."""
-        return case.subject
 
     async def look(self, case: Case) -> Ready | Outcome:
         """Tell whether it is still missing."""
@@ -63,6 +61,7 @@ class EnqueueEvents:
                     billed_at=datetime.fromisoformat(facts["billed_at"]),
                     values=[(facts["meter"], int(facts["value"]))],
                 )
+                await outbox.suppose_sent(tx, case.subject)
         return await delivered(self._metering, _key(case), "put into the outbox")
 
 

@@ -6,7 +6,7 @@ be done again by somebody who does not know how far the first one came. Each rep
 that does no harm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,14 +19,13 @@ from tallystick.ledger.reconciliation_tables import Discrepancy, Repair
 class Case:
     """One subject of a proposal, and under what circumstances it is looked at.
 
-    `facts` are the proposal's, `tried` the rows of all repairs of this discrepancy. `by` is
-    `automatic` or `operator`, `reconciliation_id` the run it is done in or was found by.
+    `facts` are the proposal's, `by` is `automatic` or `operator`, and `reconciliation_id` the run
+    that it is done in or was found by.
     """
 
     discrepancy: Discrepancy
     subject: str
     facts: Mapping[str, Any]
-    tried: Sequence[Repair]
     by: str
     reconciliation_id: int
     now: datetime
@@ -73,10 +72,6 @@ Outcome = Done | Refused | Later
 
 class RepairStep(Protocol):
     """One kind of repair, of one subject at a time."""
-
-    def name(self, case: Case) -> str:
-        """Return what the subject is called in the repair's row."""
-        ...
 
     async def look(self, case: Case) -> Ready | Outcome:
         """Tell what would be done; changes nothing."""

@@ -11,7 +11,7 @@ that still differs is open again, and its rows from before say what was tried.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal
 
 from stripe import StripeClient
@@ -94,7 +94,6 @@ class Repairs:
         ledger: whose discrepancies these are.
         client: the way to Stripe for single events, cancellations and invoices.
         transport: the usual way of the outbox, for events that it has to deliver.
-        settles: how long Stripe is given to count what it was sent.
         clock: tells the present to what delivers the outbox.
     """
 
@@ -104,13 +103,11 @@ class Repairs:
         client: StripeClient,
         transport: MeterTransport,
         *,
-        settles: timedelta,
         clock: Callable[[], datetime] = _utc_now,
     ):
         self._ledger = ledger
         self._client = client
         self._summaries = transport.summaries
-        self._settles = settles
         self._metering = MeteringActivities(ledger, transport, linger=0, clock=clock)
 
     @activity.defn
@@ -194,8 +191,13 @@ class Repairs:
         subjects: list[RepairedSubject] = []
         for subject, facts in found.proposal["subjects"].items():
             run = reconciliation_id or found.found_by
-            case = Case(found, subject, facts, tried, by, run, now)
-            subjects.append(await self._one(kind, step, case, dry_run=dry_run))
+            case = Case(found, subject, facts, by, run, now)
+            known = next((each for each in tried if _is(each, kind, subject)), None)
+            subjects.append(
+                _earlier(known)
+                if known is not None and known.outcome is not None
+                else await self._one(kind, step, case, dry_run=dry_run)
+            )
         state = found.state if dry_run else await self._conclude(found, kind, subjects, now)
         words = found.proposal["words"]
         return AppliedRepair(discrepancy_id, kind, state, words, tuple(subjects), calls.made)
@@ -207,7 +209,7 @@ class Repairs:
             case RepairKind.ENQUEUE_EVENTS:
                 return EnqueueEvents(self._ledger, self._metering)
             case RepairKind.RESEND:
-                return Resend(self._ledger, calls, self._metering, self._settles)
+                return Resend(self._ledger, calls, self._metering)
             case RepairKind.CANCEL_EVENT:
                 return CancelEvent(self._ledger, calls)
             case RepairKind.CORRECT_METER:
@@ -219,27 +221,23 @@ class Repairs:
     async def _one(
         self, kind: RepairKind, step: RepairStep, case: Case, *, dry_run: bool
     ) -> RepairedSubject:
-        name = step.name(case)
-        known = next((each for each in case.tried if _is(each, kind, name)), None)
-        if known is not None and known.outcome is not None:
-            return _earlier(known)
         found = await step.look(case)
         if dry_run or isinstance(found, Later):
-            return _told(name, found)
-        begun = await self._begin(kind, case, name)
+            return _told(case.subject, found)
+        begun = await self._begin(kind, case)
         if begun is None:
-            return _told(name, Later("it stands otherwise since a moment ago; look again"))
+            return _told(case.subject, Later("it stands otherwise since a moment ago; look again"))
         if begun.outcome is not None:
             return _earlier(begun)
         outcome = await step.act(case, begun) if isinstance(found, Ready) else found
         if isinstance(outcome, Later):
-            return _told(name, outcome)
+            return _told(case.subject, outcome)
         async with self._ledger.begin() as tx:
             told = "done" if isinstance(outcome, Done) else "refused"
             await discrepancies.complete_repair(tx, begun, told, outcome.words, case.now)
-        return _told(name, outcome, case.now)
+        return _told(case.subject, outcome, case.now)
 
-    async def _begin(self, kind: RepairKind, case: Case, name: str) -> Repair | None:
+    async def _begin(self, kind: RepairKind, case: Case) -> Repair | None:
         """Commit that the repair is about to be made; None where it is no longer proposed so."""
         async with self._ledger.begin() as tx:
             found = await discrepancies.get(tx, case.discrepancy_id, locked=True)
@@ -247,7 +245,7 @@ class Repairs:
             if found.state != DiscrepancyState.OPEN or found.proposal != case.discrepancy.proposal:
                 return None
             return await discrepancies.begin_repair(
-                tx, case.discrepancy_id, kind, name, by=case.by, at=case.now
+                tx, case.discrepancy_id, kind, case.subject, by=case.by, at=case.now
             )
 
     async def _conclude(
@@ -279,20 +277,20 @@ def _proposed(found: Discrepancy) -> RepairKind | None:
     return RepairKind(found.proposal["repair"]) if found.proposal else None
 
 
-def _is(repair: Repair, kind: RepairKind, name: str) -> bool:
-    return (repair.repair, repair.subject) == (kind, name)
+def _is(repair: Repair, kind: RepairKind, subject: str) -> bool:
+    return (repair.repair, repair.subject) == (kind, subject)
 
 
-def _told(name: str, found: Ready | Outcome, at: datetime | None = None) -> RepairedSubject:
+def _told(subject: str, found: Ready | Outcome, at: datetime | None = None) -> RepairedSubject:
     match found:
         case Ready():
-            return RepairedSubject(name, "ready", found.words)
+            return RepairedSubject(subject, "ready", found.words)
         case Done():
-            return RepairedSubject(name, "done", found.words, at)
+            return RepairedSubject(subject, "done", found.words, at)
         case Refused():
-            return RepairedSubject(name, "refused", found.words, at)
+            return RepairedSubject(subject, "refused", found.words, at)
         case Later():
-            return RepairedSubject(name, "later", found.words, trouble=found.trouble)
+            return RepairedSubject(subject, "later", found.words, trouble=found.trouble)
 
 
 def _earlier(repair: Repair) -> RepairedSubject:

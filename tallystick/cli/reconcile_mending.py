@@ -1,6 +1,6 @@
 """`tallystick reconcile apply` and `dismiss`: what a person decides about a difference."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -76,8 +76,7 @@ async def _apply(ledger: Ledger, number: int, *, dry_run: bool) -> "AppliedRepai
         stripe_client(where, settings) as stripe,
         meter_transport(where, settings) as transport,
     ):
-        settles = timedelta(seconds=settings.summaries_settle)
-        repairs = Repairs(ledger, stripe, transport, settles=settles)
+        repairs = Repairs(ledger, stripe, transport)
         return await repairs.apply(number, by="operator", dry_run=dry_run, now=datetime.now(UTC))
 
 

@@ -184,6 +184,24 @@ async def mark_sending(tx: Transaction, events: Sequence[PendingEvent], at: date
     return ready
 
 
+async def suppose_sent(tx: Transaction, identifier: str) -> None:
+    """Have an event treated as one whose answer was lost: it may have been sent when it was used.
+
+    To a customer without a Stripe customer nothing was sent, and nothing changes.
+    """
+    mapped = col(Customer.stripe_customer_id)
+    await tx.execute(
+        update(MeterEvent)
+        .where(
+            col(MeterEvent.identifier) == identifier,
+            col(MeterEvent.first_sent_at).is_(None),
+            col(Customer.customer_id) == col(MeterEvent.customer_id),
+            mapped.is_not(None),
+        )
+        .values(first_sent_at=col(MeterEvent.occurred_at), stripe_customer_id=mapped)
+    )
+
+
 async def mark_delivered(tx: Transaction, meter_event_ids: Sequence[int], at: datetime) -> None:
     """Note that Stripe has acknowledged these events."""
     await _update(tx, meter_event_ids, delivered_at=at, parked_at=None, parked_reason=None)
