@@ -37,10 +37,12 @@ from tallystick.ledger import attempts
 from tallystick.ledger.attempts import Barred, Completion, Finished, NewAttempt
 from tallystick.ledger.database import Ledger, LedgerUnavailableError
 from tallystick.ledger.tables import Outcome
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.pricing import estimate_input_tokens, prompt_chars
 
-MAX_REPLY_BYTES = 1_900_000
-"""Of a reply as JSON; Temporal takes results up to 2 MiB (facts on Temporal, 'Data and limits')."""
+MAX_REPLY_BYTES = 16_000_000
+"""Of a reply as JSON, for the reason of `contracts.MAX_REQUEST_BYTES`; the longest text that Claude
+writes is about a megabyte, and only what its tools bring makes a reply larger."""
 
 _T = TypeVar("_T")
 
@@ -49,12 +51,20 @@ COMMIT_RETRY_FIRST, COMMIT_RETRY_LONGEST = 0.1, 5.0
 
 
 class ClaudeActivities:
-    """Calls Claude through `api` and journals every call in `ledger`."""
+    """Calls Claude through `api` and journals every call in `ledger`, replies under `seal`."""
 
-    def __init__(self, ledger: Ledger, api: ClaudeApi, *, max_unknown_outcomes: int):
+    def __init__(
+        self,
+        ledger: Ledger,
+        api: ClaudeApi,
+        *,
+        max_unknown_outcomes: int,
+        seal: ColumnSeal | None = None,
+    ):
         self._ledger = ledger
         self._api = api
         self._max_unknown = max_unknown_outcomes
+        self._seal = seal or ColumnSeal()
         self._committing: set[asyncio.Task[None]] = set()
 
     @activity.defn
@@ -69,7 +79,7 @@ class ClaudeActivities:
             if isinstance(begun, Finished):
                 if begun.reply is None:
                     raise failure(ALREADY_BILLED, "answered and billed before")
-                return _served(begun.attempt_id, begun.reply)
+                return _served(begun.attempt_id, self._seal.read_document(begun.reply))
             return await self._call(request, begun.attempt_id)
 
     async def _begin(self, request: ClaudeRequest) -> attempts.Begun | Finished:
@@ -132,7 +142,7 @@ class ClaudeActivities:
                 claude_request_id=answer.claude_request_id,
                 message_id=answer.message.get("id"),
                 usage=answer.message.get("usage"),
-                reply=answer.message,
+                reply=self._seal.document(answer.message),
             ),
         )
         return _served(attempt_id, answer.message)

@@ -5,7 +5,7 @@ by the usage record's unique key, and what is abandoned stays so. Prices and cha
 by `tallystick.pricing` and `tallystick.plans`; this module only carries rows to them and back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from temporalio import activity
@@ -19,20 +19,28 @@ from tallystick.ledger import attempts, prepaid, reservations, terms, turns, usa
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
 from tallystick.ledger.tables import Attempt
 from tallystick.ledger.terms import TermsInForce
-from tallystick.pricing import Rating, rate
+from tallystick.payloads.columns import ColumnSeal
+from tallystick.pricing import rate
 
 
 class LedgerActivities:
-    """Records usage and releases reservations in `ledger`.
+    """Records usage and releases reservations in `ledger`, where replies are under `seal`.
 
     `on_news` is told the customers whose balance calls for something (a top-up, a notice), after
     that is committed. It must not wait for anything; what it does not pass on is found in the
     ledger later.
     """
 
-    def __init__(self, ledger: Ledger, on_news: Callable[[str], None] | None = None):
+    def __init__(
+        self,
+        ledger: Ledger,
+        on_news: Callable[[str], None] | None = None,
+        *,
+        seal: ColumnSeal | None = None,
+    ):
         self._ledger = ledger
         self._on_news = on_news
+        self._seal = seal or ColumnSeal()
 
     @activity.defn
     async def record_usage(self, order: RecordOrder) -> RecordedUsage:
@@ -65,7 +73,7 @@ class LedgerActivities:
         # Reads, and then one statement that is the whole transaction. One that also burns credit
         # has several; the connection is given back before it, so that nobody ever holds two.
         async with self._ledger.each() as tx:
-            found = await _look(tx, order)
+            found = await self._look(tx, order)
             if isinstance(found, usage.Recorded):
                 return found
             new, agreed = found
@@ -77,40 +85,40 @@ class LedgerActivities:
             self._on_news(order.key.customer_id)
         return burnt.recorded
 
-
-async def _look(
-    tx: Transaction, order: RecordOrder
-) -> usage.Recorded | tuple[usage.NewRecord, TermsInForce]:
-    """Return what was recorded before, or what is to be recorded and the terms it is charged by."""
-    attempt = await attempts.get(tx, order.attempt_id)
-    if attempt.reply is None:
-        recorded = await usage.recorded(tx, order.key)
-        assert recorded is not None  # noqa: S101 - the reply leaves only with its record
-        return recorded
-    assert attempt.finished_at is not None  # noqa: S101 - set with the reply
-    standing = await terms.standing(tx, order.key.customer_id, attempt.finished_at)
-    assert standing is not None  # noqa: S101 - admitted before
-    agreed = standing.agreed
-    assert agreed is not None  # noqa: S101 - admitted before, and plans are append-only
-    so_far = None
-    if attempt.conversation_id is not None:
-        so_far = await turns.so_far(
-            tx, order.key.customer_id, attempt.conversation_id, attempt.finished_at
-        )
-    rating = rate(attempt.reply, at=attempt.finished_at)
-    return _new_record(order, attempt, rating, agreed, so_far), agreed
+    async def _look(
+        self, tx: Transaction, order: RecordOrder
+    ) -> usage.Recorded | tuple[usage.NewRecord, TermsInForce]:
+        """Return what was recorded before, or what is to be recorded and by which terms."""
+        attempt = await attempts.get(tx, order.attempt_id)
+        if attempt.reply is None:
+            recorded = await usage.recorded(tx, order.key)
+            assert recorded is not None  # noqa: S101 - the reply leaves only with its record
+            return recorded
+        assert attempt.finished_at is not None  # noqa: S101 - set with the reply
+        standing = await terms.standing(tx, order.key.customer_id, attempt.finished_at)
+        assert standing is not None  # noqa: S101 - admitted before
+        agreed = standing.agreed
+        assert agreed is not None  # noqa: S101 - admitted before, and plans are append-only
+        so_far = None
+        if attempt.conversation_id is not None:
+            so_far = await turns.so_far(
+                tx, order.key.customer_id, attempt.conversation_id, attempt.finished_at
+            )
+        reply = self._seal.read_document(attempt.reply)
+        return _new_record(order, attempt, reply, agreed, so_far), agreed
 
 
 def _new_record(
     order: RecordOrder,
     attempt: Attempt,
-    rating: Rating,
+    reply: Mapping[str, Any],
     agreed: TermsInForce,
     so_far: ConversationSoFar | None,
 ) -> usage.NewRecord:
     """Work out the row: what Claude served, what it cost, what the customer pays."""
-    assert attempt.reply is not None  # noqa: S101 - the caller looked
-    billed = bill_reply(attempt.reply, rating, agreed, asked_model=attempt.model)
+    assert attempt.finished_at is not None  # noqa: S101 - set with the reply
+    rating = rate(reply, at=attempt.finished_at)
+    billed = bill_reply(reply, rating, agreed, asked_model=attempt.model)
     turn = Turn(
         request_id=order.key.request_id,
         conversation_id=attempt.conversation_id,

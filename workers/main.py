@@ -31,6 +31,7 @@ from tallystick.contracts import CLAUDE_TASK_QUEUE, TASK_QUEUE
 from tallystick.errors import TallystickError
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.migrate import require_current
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.payloads.converter import keeping_in
 from tallystick.payloads.ledger_storage import LedgerStorage
 from tallystick.plans.guards import Limits
@@ -97,6 +98,7 @@ async def working(
         ledger = Ledger(database_url, pool_size=settings.ledger_concurrency)
         stack.push_async_callback(ledger.close)
         client = keeping_in(LedgerStorage(ledger), client, settings.keyring)
+        seal = ColumnSeal(settings.keyring)
         api = ClaudeApi(
             where.anthropic_api_key.get_secret_value(),
             where.anthropic_base_url,
@@ -105,7 +107,7 @@ async def working(
         stack.push_async_callback(api.close)
         if Role.CLAUDE in roles:
             claude = ClaudeActivities(
-                ledger, api, max_unknown_outcomes=settings.max_unknown_outcomes
+                ledger, api, max_unknown_outcomes=settings.max_unknown_outcomes, seal=seal
             )
             stack.push_async_callback(claude.drain)
             rpm = settings.claude_rpm
@@ -133,7 +135,7 @@ async def working(
             )
             nudges = Nudges(client)
             stack.push_async_callback(nudges.drain)
-            steps = LedgerActivities(ledger, nudges)
+            steps = LedgerActivities(ledger, nudges, seal=seal)
             billing = await stack.enter_async_context(
                 billing_activities(ledger, client, where, settings)
             )

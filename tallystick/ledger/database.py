@@ -69,6 +69,7 @@ class Ledger:
             driver_url(url),
             pool_size=pool_size,
             max_overflow=0,
+            hide_parameters=True,  # of statements in errors: a reply may be one of them
             connect_args={"connect_timeout": 10, "application_name": "tallystick"},
         )
         self._each = self._engine.execution_options(isolation_level="AUTOCOMMIT")

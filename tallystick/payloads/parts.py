@@ -27,11 +27,11 @@ from tallystick.errors import PayloadUnreadableError
 
 DRIVER = "tallystick-ledger"
 """In histories, so never to be changed; both storages have it, since they keep the same rows."""
-PART_BYTES = 1 << 20
+PART_BYTES = 500_000
 """Never to be changed either, or parts of the same payload would not fit together. A part that is
-handed over is an argument or a result, of which Temporal takes 2 MiB (facts on Temporal, 'Data and
-limits')."""
-AT_ONCE = 4
+handed over is an argument or a result, and Temporal warns of those from 512 KiB on (facts on
+Temporal, 'Data and limits')."""
+AT_ONCE = 8
 """Parts of one payload that are under way together."""
 
 _T = TypeVar("_T")
