@@ -1,9 +1,10 @@
 """`Sweep`: every minute, whatever no single account would notice by itself.
 
 Forwards Stripe's events that waited, fetches those that never came, looks which customers have
-passed a share of an allowance or a cap, and wakes accounts that have something waiting. Each step
-is repeatable and does nothing where there is nothing; one that fails holds up no other, and is
-tried again by the next run. So no retries here: the schedule is the retry.
+passed a share of an allowance or a cap, wakes accounts that have something waiting, and deletes
+large payloads that no workflow can need any more. Each step is repeatable and does nothing where
+there is nothing; one that fails holds up no other, and is tried again by the next run. So no
+retries here: the schedule is the retry.
 """
 
 from datetime import timedelta
@@ -27,6 +28,7 @@ STEPS = (
     "watch_usage",
     "wake_accounts",
     "send_operator_notices",
+    "sweep_payloads",
 )
 
 

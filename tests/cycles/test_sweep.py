@@ -9,7 +9,8 @@ import pytest_asyncio
 from temporalio.client import Client as TemporalClient
 from temporalio.client import ScheduleActionExecutionStartWorkflow, ScheduleHandle
 
-from tallystick.ledger import customers, inbox, notices
+from tallystick.contracts import PayloadPart
+from tallystick.ledger import customers, inbox, notices, payloads
 from tallystick.ledger.database import Ledger
 from tallystick.metering import CHARGE_METER, meter_identifier
 from tallystick.stripe_events import Envelope, Form, read_event
@@ -58,6 +59,10 @@ async def _leave_something_for_every_step(house: House) -> None:
             stripe_customer_id=acme.stripe_customer_id,
         )  # fmt: skip
         await inbox.receive(tx, [read_event(report), new_card], now)
+        # A payload of a workflow that Temporal has forgotten.
+        part = PayloadPart(workflow_id="claude-request/acme/forgotten", digest="d", part=0)
+        await payloads.keep(tx, part, b"x")
+        await payloads.still_needed(tx, part.workflow_id, now - timedelta(days=400))
         # What else has happened at Stripe was not.
         await inbox.note_read(tx, Form.SNAPSHOT, now - timedelta(hours=2))
 
