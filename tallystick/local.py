@@ -21,10 +21,13 @@ import httpx
 
 from tallystick.devnote import DevNote, began
 from tallystick.embedded import (
+    POSTGRES_FOLDER,
     EmbeddedError,
     TemporalServer,
     embedded_postgres,
     free_port,
+    kill_postgres,
+    restart_postgres,
     start_temporal,
     stop_process,
 )
@@ -39,7 +42,7 @@ from tallystick.settings import (
 )
 
 START_PATIENCE = 60.0
-"""Seconds for the web process to answer."""
+"""Seconds for the web process to answer, or a worker to work."""
 
 
 @dataclass
@@ -95,6 +98,23 @@ class LocalStack:
         await stop_process(process, how=signal.SIGKILL)
         self.workers.remove(process)
 
+    def worker_log(self) -> str:
+        """Return what the workers have logged so far."""
+        log = self.home / "worker.log"
+        return log.read_text() if log.exists() else ""
+
+    async def until_working(self, started: int) -> None:
+        """Wait until as many workers as have ever been `started` began to work.
+
+        Raises:
+            EmbeddedError: when one of those that should run has ended.
+        """
+        async with asyncio.timeout(START_PATIENCE):
+            while self.worker_log().count("working on") < started:
+                if any(worker.returncode is not None for worker in self.workers):
+                    raise EmbeddedError(f"a worker ended by itself:\n{self.worker_log()}")
+                await asyncio.sleep(0.05)
+
     def endpoints(self, settings: Settings) -> Endpoints:
         """Return where Claude and Stripe are, for a client in this process."""
         return endpoints_at(settings, self.sandboxed, self.claude_url, self.stripe_url)
@@ -109,11 +129,23 @@ class LocalStack:
             stripe_url=self.stripe_url if "stripe" in self.sandboxed else None,
         ).write(self.home)
 
+    async def kill_postgres(self) -> None:
+        """End the embedded PostgreSQL without warning."""
+        await asyncio.to_thread(kill_postgres, self.home / POSTGRES_FOLDER)
+
+    async def restart_postgres(self) -> None:
+        """Start it again on the same data; on return it has recovered."""
+        await asyncio.to_thread(restart_postgres, self.home / POSTGRES_FOLDER)
+
+    async def kill_temporal(self) -> None:
+        """End the Temporal server without warning."""
+        await stop_process(self.temporal.process, how=signal.SIGKILL)
+
     async def restart_temporal(self) -> None:
-        """End the Temporal server without warning and start it again on the same history."""
+        """Start it again on the same history, ending it before if it still runs."""
         port = int(self.temporal.address.rsplit(":", 1)[1])
         ui_port = int(self.temporal.ui_url.rsplit(":", 1)[1]) if self.temporal.ui_url else None
-        await stop_process(self.temporal.process, how=signal.SIGKILL)
+        await self.kill_temporal()
         self.temporal = await start_temporal(
             self.home / "temporal",
             port=port,
@@ -143,7 +175,9 @@ async def local_stack(
     home = settings.home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        url = settings.database_url or stack.enter_context(embedded_postgres(home / "postgres"))
+        url = settings.database_url or stack.enter_context(
+            embedded_postgres(home / POSTGRES_FOLDER)
+        )
         await asyncio.to_thread(prepare, url)
         (home / "temporal").mkdir(exist_ok=True)
         temporal = await start_temporal(
@@ -156,7 +190,7 @@ async def local_stack(
         # By way of `local`: a restarted server is another process.
         stack.push_async_callback(lambda: stop_process(local.temporal.process))
         if wanted:
-            local.claude_url, local.stripe_url = await stack.enter_async_context(_stand_ins(home))
+            local.claude_url, local.stripe_url = await stack.enter_async_context(stand_ins(home))
         local.environment = _environment(settings, local, wanted)
         if "stripe" in wanted:
             await _prepare_stripe(settings, local)
@@ -165,7 +199,12 @@ async def local_stack(
 
 
 @asynccontextmanager
-async def _stand_ins(home: Path) -> AsyncGenerator[tuple[str, str], None]:
+async def stand_ins(home: Path) -> AsyncGenerator[tuple[str, str], None]:
+    """Serve Claude's and Stripe's stand-ins from a process that logs in `home`; yields where.
+
+    Raises:
+        EmbeddedError: when it does not start.
+    """
     with (home / "sandbox.log").open("ab") as log:
         process = await _spawn("tallystick.sandbox", log=log, env=os.environ, stdout=PIPE)
     try:

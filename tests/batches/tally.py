@@ -15,12 +15,12 @@ from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Attempt, Customer, MeterEvent, UsageRecord
 from tallystick.metering import CHARGE_METER, TOKEN_KINDS, token_meter
 from tallystick.plans.batching import shard_mark
-from tests.support.tally import Journal
+from tallystick.sandbox.remote import Control
 
 Row = dict[str, Any]
 
 
-async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[str]:
+async def differences(ledger: Ledger, claude: Control, stripe: Control) -> list[str]:
     """Return every disagreement about the batch jobs of a ledger, in words."""
     async with ledger.begin() as tx:
 
@@ -39,7 +39,7 @@ async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[
         mapped = {row["customer_id"]: row["stripe_customer_id"] for row in await rows(Customer)}
     served = {
         (row["batch_id"], row["custom_id"]): row
-        for row in await _pages(claude, "rows")
+        for row in await claude.journal()
         if row.get("batch_id") and not row["custom_id"].startswith("theirs-")
     }
     found: list[str] = []
@@ -70,7 +70,7 @@ async def differences(ledger: Ledger, claude: Journal, stripe: Journal) -> list[
     ]
     stray = served.keys() - known
     found += [f"{len(stray)} served items are nobody's"] if stray else []
-    found += _sums(records, events, await _pages(stripe, "entries"), mapped)
+    found += _sums(records, events, await stripe.journal(), mapped)
     return found
 
 
@@ -117,10 +117,3 @@ def _sums(
         for customer, meter in due | queued | told
         if not due[customer, meter] == queued[customer, meter] == told[customer, meter]
     ] + ([f"{undelivered} events are not delivered"] if undelivered else [])
-
-
-async def _pages(journal: Journal, name: str) -> list[Row]:
-    rows: list[Row] = []
-    while page := (await journal.get(f"journal?after={len(rows)}&limit=10000"))[name]:
-        rows += page
-    return rows

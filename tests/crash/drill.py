@@ -6,7 +6,6 @@ same arguments, which is all that the client tells it to do.
 
 import asyncio
 import os
-import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -22,17 +21,15 @@ from activities.stripe_catalog import create_customer
 from activities.stripe_clients import stripe_client
 from tallystick.client import BilledMessage, Client
 from tallystick.contracts import request_workflow_id
-from tallystick.embedded import kill_postgres, restart_postgres, stop_process
 from tallystick.errors import UnavailableError
 from tallystick.ledger import customers
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer
 from tallystick.local import LocalStack, local_stack
-from tallystick.services import POSTGRES_FOLDER
+from tallystick.sandbox.remote import Control
 from tallystick.settings import Settings
 from tallystick.temporal import connect_temporal
 from tests.crash.stops import Stops
-from tests.support.house import Control
 from tests.support.tally import Books, Key, Row, read_books
 
 T = TypeVar("T")
@@ -66,10 +63,7 @@ class Drill:
         self._started += 1
         all_started = self._started
         worker = await self.stack.start_worker(**{"TALLYSTICK_METER_LINGER": "0.05", **environment})
-        async with asyncio.timeout(PATIENCE):
-            while self.log().count("working on") < all_started:
-                assert worker.returncode is None, self.log()
-                await asyncio.sleep(0.05)
+        await self.stack.until_working(all_started)
         return worker
 
     async def a_worker(self) -> Process:
@@ -134,27 +128,11 @@ class Drill:
         found = [a for a in (await self.books()).attempts if a["request_id"] == request_id]
         return sorted(found, key=lambda attempt: attempt["number"])
 
-    def log(self) -> str:
-        """Return what the workers have logged."""
-        return (self.stack.home / "worker.log").read_text()
-
     async def until_logged(self, text: str) -> None:
         """Wait until some worker has written `text` in its log."""
         async with asyncio.timeout(PATIENCE):
-            while text not in self.log():
+            while text not in self.stack.worker_log():
                 await asyncio.sleep(0.05)
-
-    async def kill_temporal(self) -> None:
-        await stop_process(self.stack.temporal.process, how=signal.SIGKILL)
-
-    async def restart_temporal(self) -> None:
-        await self.stack.restart_temporal()
-
-    async def kill_postgres(self) -> None:
-        await asyncio.to_thread(kill_postgres, self.stack.home / POSTGRES_FOLDER)
-
-    async def restart_postgres(self) -> None:
-        await asyncio.to_thread(restart_postgres, self.stack.home / POSTGRES_FOLDER)
 
 
 async def _all(waits: Mapping[str, Awaitable[T]]) -> list[T]:

@@ -17,9 +17,9 @@ from tallystick.contracts import ClaudeRequest, ServedReply
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Attempt
 from tallystick.sandbox.claude import create_claude_app
+from tallystick.sandbox.remote import Control
 from tallystick.sandbox.server import serve
 from tests.crash.drill import MODEL
-from tests.support.house import Control
 
 REQUEST = ClaudeRequest(
     customer_id="acme",

@@ -33,10 +33,11 @@ from tallystick.ledger.tables import Customer, MeterEvent
 from tallystick.local import local_stack
 from tallystick.plans import PlanTerms
 from tallystick.plans.periods import billing_period
+from tallystick.sandbox.remote import Control
 from tallystick.sandbox.virtual_time import VirtualTime
 from tallystick.settings import Settings
 from tallystick.temporal import connect_temporal
-from tests.support.house import PATIENCE, Control
+from tests.support.house import PATIENCE
 
 PLAN = PlanTerms.read({"model": "pass-through", "markup": "0.2", "commitment_usd": "5"})
 CLOSING = 600.0

@@ -95,13 +95,13 @@ async def kill(stack: Drill, deaths: list[str], seed: float) -> None:
                 await stack.stack.kill_worker(dice.choice(stack.stack.workers))
                 await start_worker(stack, dice.choice(TRANSPORTS))
             case "postgres":
-                await stack.kill_postgres()
+                await stack.stack.kill_postgres()
                 await asyncio.sleep(dice.uniform(0, 2))
-                await stack.restart_postgres()
+                await stack.stack.restart_postgres()
             case _:
-                await stack.kill_temporal()
+                await stack.stack.kill_temporal()
                 await asyncio.sleep(dice.uniform(0, 2))
-                await stack.restart_temporal()
+                await stack.stack.restart_temporal()
 
 
 async def start_worker(stack: Drill, transport: str) -> None:

@@ -25,12 +25,12 @@ async def test_temporal_may_die_with_calls_in_flight(stack: Drill) -> None:
     await stack.claude.caught(answers)
     await stack.stripe.caught(accepts)
 
-    await stack.kill_temporal()
+    await stack.stack.kill_temporal()
     await stack.claude.release(answers)
     await stack.stripe.release(accepts)
     await until_succeeded(stack, answered)
     stack.ask("asked-while-Temporal-is-away")
-    await stack.restart_temporal()
+    await stack.stack.restart_temporal()
     await stack.claude.release(works)
     replies = await stack.finished()
 
@@ -59,7 +59,7 @@ async def test_postgresql_may_die_with_calls_in_flight(stack: Drill) -> None:
     await stack.stripe.caught(accepts)
     await record.reached()
 
-    await stack.kill_postgres()
+    await stack.stack.kill_postgres()
     calls = len(await stack.claude.journal())
     await stack.claude.release(works)
     await stack.stripe.release(accepts)
@@ -67,7 +67,7 @@ async def test_postgresql_may_die_with_calls_in_flight(stack: Drill) -> None:
     # The worker has the reply, and nowhere to put it.
     await stack.until_logged("holding a reply until it is back")
     assert len(await stack.claude.journal()) == calls + 1
-    await stack.restart_postgres()
+    await stack.stack.restart_postgres()
     await stack.finished()
 
     books = await stack.books()
@@ -90,13 +90,13 @@ async def test_a_worker_that_holds_a_reply_while_postgresql_is_away_may_die_too(
     await stack.claude.caught(works)
 
     calls = len(await stack.claude.journal())
-    await stack.kill_postgres()
+    await stack.stack.kill_postgres()
     await stack.claude.release(works)
     async with asyncio.timeout(60):
         while len(await stack.claude.journal()) == calls:
             await asyncio.sleep(0.02)
     await stack.stack.kill_worker(worker)
-    await stack.restart_postgres()
+    await stack.stack.restart_postgres()
     await stack.start_worker()
     await stack.finished()
 

@@ -29,6 +29,7 @@ from tallystick.ledger import customers
 from tallystick.ledger.database import Ledger, entity
 from tallystick.ledger.tables import Attempt, Customer, MeterEvent, UsageRecord
 from tallystick.sandbox.claude import create_claude_app
+from tallystick.sandbox.remote import Control
 from tallystick.sandbox.server import serve
 from tallystick.sandbox.stripe import create_stripe_app
 from tallystick.services import Endpoints
@@ -43,47 +44,6 @@ from workers.main import Role, working
 
 PATIENCE = 60
 """Seconds a test waits for something that has to come; far more than it takes."""
-
-
-class Control:
-    """The control API of a stand-in."""
-
-    def __init__(self, http: httpx.AsyncClient):
-        self._http = http
-
-    async def order(
-        self, fault: str, *, match: str = "", times: int | None = 1, **options: Any
-    ) -> None:
-        rule = {"fault": fault, "match": match, "times": times, "options": options}
-        await self.post("faults", {"rules": [rule]})
-
-    async def disarm(self) -> None:
-        (await self._http.delete("/_sandbox/faults")).raise_for_status()
-
-    async def hold(self, *, match: str, at: str = "received", times: int | None = 1) -> str:
-        return (await self.post("holds", {"match": match, "at": at, "times": times}))["id"]
-
-    async def caught(self, hold: str) -> None:
-        """Wait until a request is in the hold."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                holds = (await self.get("holds"))["holds"]
-                if any(each["id"] == hold and each["waiting"] for each in holds):
-                    return
-                await asyncio.sleep(0.02)
-
-    async def release(self, hold: str) -> None:
-        (await self._http.delete(f"/_sandbox/holds/{hold}")).raise_for_status()
-
-    async def journal(self) -> list[dict[str, Any]]:
-        body = await self.get("journal")
-        return body["rows"] if "rows" in body else body["entries"]
-
-    async def get(self, path: str) -> Any:
-        return (await self._http.get(f"/_sandbox/{path}")).raise_for_status().json()
-
-    async def post(self, path: str, body: Any) -> Any:
-        return (await self._http.post(f"/_sandbox/{path}", json=body)).raise_for_status().json()
 
 
 class House:
