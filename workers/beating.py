@@ -1,6 +1,6 @@
 """Heartbeats for every step that is given up without them.
 
-A step of an account, or of a reconciliation, has nothing to say with it but that its worker lives.
+A step of an account that is told to heartbeat has nothing to say with it but that its worker lives.
 Saying so here, for all of them, leaves the steps free of it; a killed worker is noticed after the
 timeout that the workflow names, and not after the longest time a step may take.
 """
@@ -11,13 +11,13 @@ from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from activities.heartbeats import heartbeating
-from tallystick.contracts import BILLING_CYCLE, RECONCILIATION, SWEEP
+from tallystick.contracts import BILLING_CYCLE, SWEEP
 
-_OF = (BILLING_CYCLE, RECONCILIATION, SWEEP)
+_OF = (BILLING_CYCLE, SWEEP)
 
 
 class Beating(Interceptor):
-    """Heartbeats during steps of accounts and reconciliations; a request sees to it itself."""
+    """Heartbeats during steps of accounts; those of others see to it themselves."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         """Put the heartbeat around the step."""
