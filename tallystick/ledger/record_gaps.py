@@ -9,7 +9,7 @@ shard's sum decides whether something is wrong and the chunks say where.
 Only what does not fit comes back. A million records are one join of two scans.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -165,12 +165,12 @@ async def of_batches(tx: Transaction, start: datetime, end: datetime) -> list[Re
     for row in await tx.execute(_SHARDS, span):
         shard = shards.get((row.job_id, row.shard))
         if shard is None:
-            numbers = range(1, row.chunks + 1)
+            numbers = range(1, max(row.chunks, 1) + 1)
             chunks = [batches.chunk_id(row.job_id, row.shard, number) for number in numbers]
             shard = shards[row.job_id, row.shard] = _Shard(row.customer_id, row.ended_at, chunks)
             of_chunk |= {(row.customer_id, chunk): shard for chunk in chunks}
         shard.billed_at = row.billed_at or shard.billed_at
-        values: Mapping[str, Any] = row._mapping  # pyright: ignore[reportPrivateUsage]
+        values: Any = row._mapping  # pyright: ignore[reportPrivateUsage]
         for n, meter in enumerate(_METERS):
             shard.owed[row.metered_as or "", meter] = values[f"owed_{n}"]
     strays: list[RecordGap] = []

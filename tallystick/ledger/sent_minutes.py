@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from tallystick.ledger import accounts, terms
 from tallystick.ledger.account_tables import BillingAccount
-from tallystick.ledger.database import Transaction
+from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.reconciliation_tables import CollectionCorrection, Discrepancy, Repair
 from tallystick.ledger.tables import Customer, MeterEvent
 from tallystick.metering import CHARGE_METER
@@ -54,27 +54,26 @@ async def read(
         meter: which.
         at: a whole minute.
         counted: what Stripe counts in it.
-        shown_since: repairs made after it have not had the time to show.
+        shown_since: what was sent or repaired after it has not had the time to show.
     """
     account = await accounts.get(tx, customer_id)
-    events = await _events(tx, account, customer_id, meter, at)
-    named = [event.stripe_customer_id for event in events] or list(stripe_customer_ids)
+    rows = await _rows(tx, customer_id, meter, at)
+    named = [row.stripe_customer_id for row in rows if row.stripe_customer_id is not None]
     return Minute(
         customer_id=customer_id,
-        stripe_customer_id=named[-1],
+        stripe_customer_id=[*stripe_customer_ids, *named][-1],
         meter=meter,
         at=at,
         counted=counted,
-        events=events,
+        events=[_event(account, row) for row in rows],
+        fresh=any(_sent_at(row) > shown_since for row in rows),
         collects=await _collects(tx, account, customer_id, meter, at),
         tried=await _tried(tx, customer_id, meter, at, shown_since),
         booked_nano_usd=await _booked(tx, customer_id, meter, at),
     )
 
 
-async def _events(
-    tx: Transaction, account: BillingAccount | None, customer_id: str, meter: str, at: datetime
-) -> list[SentEvent]:
+async def _rows(tx: Transaction, customer_id: str, meter: str, at: datetime) -> list[MeterEvent]:
     statement = (
         select(MeterEvent)
         .where(
@@ -86,19 +85,28 @@ async def _events(
         )
         .order_by(col(MeterEvent.meter_event_id))
     )
-    return [
-        SentEvent(
-            identifier=row.identifier,
-            request_id=row.request_id,
-            value=row.value,
-            stripe_customer_id=row.stripe_customer_id,
-            occurred_at=row.occurred_at,
-            first_sent_at=row.first_sent_at,
-            acknowledged=row.delivered_at is not None,
-            on_statement=row.withdrawn_at is not None or _late(account, row),
-        )
-        for row in await tx.execute(statement)
-    ]
+    return [entity(MeterEvent, row) for row in await tx.execute(statement)]
+
+
+def _sent_at(row: MeterEvent) -> datetime:
+    at = row.delivered_at or row.first_sent_at
+    assert at is not None  # noqa: S101 - selected
+    return at
+
+
+def _event(account: BillingAccount | None, row: MeterEvent) -> SentEvent:
+    assert row.stripe_customer_id is not None  # noqa: S101 - noted with the first send
+    assert row.first_sent_at is not None  # noqa: S101 - selected
+    return SentEvent(
+        identifier=row.identifier,
+        request_id=row.request_id,
+        value=row.value,
+        stripe_customer_id=row.stripe_customer_id,
+        occurred_at=row.occurred_at,
+        first_sent_at=row.first_sent_at,
+        acknowledged=row.delivered_at is not None,
+        on_statement=row.withdrawn_at is not None or _late(account, row),
+    )
 
 
 def _late(account: BillingAccount | None, event: MeterEvent) -> bool:

@@ -52,6 +52,7 @@ class Minute:
     """The events that were sent for a minute, and what Stripe counts in it.
 
     `stripe_customer_id` is the customer's at Stripe, whom the events named; of several, the last.
+    `fresh` says that some were sent so lately that Stripe may not show them yet.
     `tried` are the repairs (kind, subject) of this place that have had the time to show, and
     `booked_nano_usd` is what statements collect, or give back, in place of the meter.
     """
@@ -63,6 +64,7 @@ class Minute:
     counted: int
     events: Sequence[SentEvent]
     collects: Collects
+    fresh: bool = False
     tried: frozenset[tuple[str, str]] = frozenset()
     booked_nano_usd: int = 0
 

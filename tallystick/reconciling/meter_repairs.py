@@ -92,7 +92,9 @@ def _cancel(minute: Minute, events: Sequence[SentEvent], now: datetime) -> Remed
     if not events or not can_be:
         return None
     words = "Stripe can cancel what it counts too much."
-    subjects = {event.identifier: _facts(minute, event) for event in events}
+    # It is taken from whom it is counted for, which need not be whom it was sent for.
+    counted_for = {"stripe_customer_id": minute.stripe_customer_id}
+    subjects = {event.identifier: _facts(minute, event) | counted_for for event in events}
     return Remedy(words, Proposal(RepairKind.CANCEL_EVENT, words, subjects, automatic=False))
 
 
