@@ -42,7 +42,7 @@ class Shop:
             "event_name": "tokens",
             "identifier": identifier,
             "timestamp": datetime.fromtimestamp(START, UTC).isoformat(),
-            "payload": {"stripe_customer_id": self.ours, "value": "5"},
+            "payload": {"stripe_customer_id": self.ours, "value": "5", "model": "a"},
         }
 
     async def cancel(self, identifier: str) -> None:
@@ -55,6 +55,9 @@ class Shop:
             self.meter, {"customer": customer, "start_time": MINUTE, "end_time": MINUTE + 60}
         )
         return sum(int(each.aggregated_value) for each in found.data)
+
+    async def journal(self) -> list[dict[str, Any]]:
+        return (await self.stand.control("GET", "journal"))["entries"]
 
     async def reports(self) -> list[Any]:
         return (await self.stand.control("GET", "error_reports"))["error_reports"]
@@ -88,6 +91,9 @@ async def test_a_doubled_event_counts_twice_and_a_cancellation_takes_one_away(
     await shop.stand.fault("counted_twice", match="one", identifier="one")
     await shop.send(way, "one", "two")
     assert await shop.counted(shop.ours) == 15
+    journal = await shop.journal()
+    assert [entry["fault"] for entry in journal] == ["counted_twice", "counted_twice", None]
+    assert all(entry["besides"] == {"model": "a"} for entry in journal)
     await shop.cancel("one")
     assert await shop.counted(shop.ours) == 10
     with pytest.raises(stripe.InvalidRequestError):

@@ -7,8 +7,8 @@ resend after that counts again, which is the trap a biller must not fall into (f
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 DEDUPLICATION_SECONDS = 24 * 3600
@@ -29,6 +29,10 @@ class Entry:
     idempotency_key: str | None
     rejected: str | None = None
     """The code of its error report, `lost` or `cancelled`; None while it counts."""
+    fault: str | None = None
+    """The fault it met, where it counts otherwise than its sender was told."""
+    besides: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What its payload names besides customer and value, of which Stripe makes nothing."""
 
     @property
     def amount(self) -> int:

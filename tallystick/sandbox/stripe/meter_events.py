@@ -157,6 +157,7 @@ def accept(
     if isinstance(fault, RejectedLater):
         rejected = fault.code
     customer = fault.customer if isinstance(fault, WrongCustomer) else payload.get(customer_key)
+    besides = {key: payload[key] for key in payload.keys() - {customer_key, value_key}}
 
     def enter() -> Entry:
         return account.journal.accept(
@@ -168,6 +169,8 @@ def accept(
             timestamp=timestamp,
             received_at=account.clock(),
             idempotency_key=call.idempotency_key,
+            fault=fault.name if fault else None,
+            besides=besides,
         )
 
     entry = enter()
