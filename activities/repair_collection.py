@@ -36,8 +36,8 @@ class CollectLater:
             period = await metered_period(tx, case.subject, at)
         if account is None or period is None:
             return Refused(
-                f"no final invoice collects what the meter counted at {at.isoformat()}; while one "
-                "is open, the meter itself can be corrected"
+                f"no final invoice has collected what the meter counted at {at.isoformat()}; one "
+                "that is open is made right before it is final"
             )
         if account.cancel_at is not None and account.cancel_at <= account.closed_until:
             return Refused("the account has ended: no statement is to come; settle it in Stripe")

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.reconciliation_tables import (
     UNSETTLED,
-    CollectionCorrection,
     Discrepancy,
     DiscrepancyEvent,
     DiscrepancyState,
@@ -40,11 +39,9 @@ async def report(
     A place that a person has dismissed stays so while its amounts are the same. One that was
     settled and differs again, or otherwise than before, is open again; and so is a repaired one
     that differs as before although the other side had the time that it takes to show (`settles`).
-    What is left for a later statement to collect differs for ever, and stays settled.
     """
     known = await _by_key(tx, finding.key)
-    booked = known is not None and await _is_booked(tx, known)
-    state = _state(finding, known, at - settles, booked=booked)
+    state = _state(finding, known, at - settles)
     values = _values(finding) | {"state": state, "changed_at": at}
     if known is None:
         statement = (
@@ -80,21 +77,12 @@ async def report(
     return row
 
 
-async def _is_booked(tx: Transaction, known: Discrepancy) -> bool:
-    booked = exists().where(col(CollectionCorrection.discrepancy_id) == known.discrepancy_id)
-    return bool((await tx.execute(select(booked))).scalar_one())
-
-
-def _state(
-    finding: Finding, known: Discrepancy | None, shows_since: datetime, *, booked: bool
-) -> DiscrepancyState:
+def _state(finding: Finding, known: Discrepancy | None, shows_since: datetime) -> DiscrepancyState:
     if finding.explained:
         return DiscrepancyState.EXPLAINED
     if known is not None and known.amounts == _amounts(finding):
         if known.state == DiscrepancyState.DISMISSED:
             return DiscrepancyState.DISMISSED
-        if known.state == DiscrepancyState.SETTLED and booked:
-            return DiscrepancyState.SETTLED
         if known.state == DiscrepancyState.REPAIRED and known.changed_at > shows_since:
             return DiscrepancyState.REPAIRED
     return DiscrepancyState.OPEN
@@ -270,7 +258,7 @@ async def open_automatic(tx: Transaction) -> list[int]:
         select(col(Discrepancy.discrepancy_id))
         .where(
             col(Discrepancy.state) == DiscrepancyState.OPEN,
-            text(UNSETTLED),
+            text(UNSETTLED),  # as the index has it, which a parameter would not be known to imply
             col(Discrepancy.proposal)["automatic"].as_boolean(),  # pyright: ignore[reportIndexIssue]
         )
         .order_by(col(Discrepancy.discrepancy_id))
