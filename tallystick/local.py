@@ -71,16 +71,20 @@ class LocalStack:
         self.workers.append(process)
         return process
 
-    async def start_web(self) -> str:
+    async def start_web(self, *, port: int | None = None, **environment: str) -> str:
         """Start the web process, and have a Stripe that stands in send its webhooks there.
 
-        Returns its address; its log is `web.log` in the home folder.
+        Returns its address, at any free port unless one is given; its log is `web.log` in the home
+        folder.
         """
-        address = f"http://127.0.0.1:{(port := free_port())}"
+        port = port or free_port()
+        address = f"http://127.0.0.1:{port}"
         with (self.home / "web.log").open("ab") as log:
             process = await _spawn(
-                "tallystick.web", "--port", str(port), log=log, env=self.environment
-            )
+                "tallystick.web", "--port", str(port),
+                log=log,
+                env={**self.environment, **environment},
+            )  # fmt: skip
         self.web = process
         async with httpx.AsyncClient() as http:
             await _until_answering(http, f"{address}/health", process, self.home / "web.log")

@@ -2,18 +2,22 @@
 
 import asyncio
 import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from secrets import token_urlsafe
 from typing import Annotated
 
 import typer
 
 from tallystick.cli.output import JsonFlag, fail, note, print_json
+from tallystick.embedded import free_port
 from tallystick.errors import TallystickError, UnavailableError
 from tallystick.ledger.setup import prepare
 from tallystick.local import LocalStack, local_stack
 from tallystick.logs import configure_logging
 from tallystick.schedules import ensure_schedules
 from tallystick.services import DevNote, database
-from tallystick.settings import get_settings
+from tallystick.settings import Settings, get_settings
 from tallystick.temporal import connect_temporal, ensure_search_attributes
 
 
@@ -88,11 +92,16 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with local_stack(settings, temporal_port=port, ui_port=ui_port) as local:
+    codec = _codec_beside(settings, ui_port)
+    async with local_stack(
+        settings, temporal_port=port, ui_port=ui_port, temporal_arguments=codec.temporal_arguments
+    ) as local:
         for _ in range(workers):
             await local.start_worker()
         await ensure_schedules(await connect_temporal(local.temporal.address))
-        web = await local.start_web() if "stripe" in local.sandboxed else None
+        web = None
+        if "stripe" in local.sandboxed:
+            web = await local.start_web(port=codec.port, **codec.environment)
         local.leave_note()
         _introduce(local, web)
         watching = [asyncio.create_task(process.wait()) for process in local.workers]
@@ -103,6 +112,35 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
                 f"a worker ended by itself; its log is {local.home / 'worker.log'}"
             )
         note("stopping")
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """How Temporal's Web UI reads encrypted payloads: from our web process, under a token."""
+
+    port: int | None = None
+    temporal_arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def _codec_beside(settings: Settings, ui_port: int) -> _Codec:
+    """Choose where the web process will be, which Temporal has to be told when it starts.
+
+    Only beside a Stripe that stands in: with a real one the web process is started by its owner.
+    """
+    if not settings.payload_keys or "stripe" not in settings.sandboxed:
+        return _Codec()
+    port = free_port()
+    token = settings.codec_token.get_secret_value() if settings.codec_token else token_urlsafe()
+    pages = [f"http://{host}:{ui_port}" for host in ("127.0.0.1", "localhost")]
+    return _Codec(
+        port,
+        ("--ui-codec-endpoint", f"http://127.0.0.1:{port}/codec/{token}"),
+        {
+            "TALLYSTICK_CODEC_TOKEN": token,
+            "TALLYSTICK_CODEC_ORIGINS": ",".join([*pages, *settings.codec_origins]),
+        },
+    )
 
 
 def _introduce(local: LocalStack, web: str | None) -> None:

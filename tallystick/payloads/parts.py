@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from temporalio.api.common.v1 import Payload
+from temporalio.api.sdk.v1 import ExternalStorageReference
 from temporalio.converter import (
+    JSONProtoPayloadConverter,
     StorageDriver,
     StorageDriverClaim,
     StorageDriverRetrieveContext,
@@ -34,6 +36,8 @@ Temporal, 'Data and limits')."""
 AT_ONCE = 8
 """Parts of one payload that are under way together."""
 
+_REFERENCE = ExternalStorageReference.DESCRIPTOR.full_name.encode()
+_REFERENCES = JSONProtoPayloadConverter()
 _T = TypeVar("_T")
 
 
@@ -65,6 +69,18 @@ class PartedStorage(StorageDriver):
             PayloadUnreadableError: one is not there, or not whole.
         """
         return [Payload.FromString(await self._retrieve(each)) for each in claims]
+
+    async def resolve(self, payload: Payload) -> Payload:
+        """Return what a reference stands for; any other payload is returned as it is.
+
+        Raises:
+            PayloadUnreadableError: it is not there, or not whole.
+        """
+        if payload.metadata.get("messageType") != _REFERENCE:
+            return payload
+        reference = _REFERENCES.from_payload(payload, ExternalStorageReference)
+        claim = StorageDriverClaim(dict(reference.claim_data))
+        return Payload.FromString(await self._retrieve(claim))
 
     @abstractmethod
     async def keep(self, part: PayloadPart, content: bytes) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from tallystick.ledger.database import Ledger
 from tallystick.web.health import Thresholds, health_routes
@@ -23,6 +24,7 @@ def create_app(
     thresholds: Thresholds,
     wake: Callable[[], None],
     clock: Callable[[], datetime] = utc_now,
+    codec: ASGIApp | None = None,
 ) -> FastAPI:
     """Return the app.
 
@@ -32,10 +34,13 @@ def create_app(
         thresholds: from where on `/health` alerts.
         wake: called when something new is in the inbox.
         clock: tells the present.
+        codec: the codec server, where there is one (`tallystick.web.codec`).
     """
     counts = Counts()
     # Its own documentation is left out: who calls these routes knows them.
     app = FastAPI(title="Tallystick", openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(webhook_routes(ledger, secrets, counts, wake, clock))
     app.include_router(health_routes(ledger, counts, thresholds, clock))
+    if codec is not None:
+        app.mount("/codec", codec)
     return app

@@ -12,15 +12,19 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from activities.event_forwarding import EventForwarder
 from activities.stripe_clients import stripe_client
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.migrate import require_current
+from tallystick.payloads.codec import PayloadEncryption
+from tallystick.payloads.ledger_storage import LedgerStorage
 from tallystick.services import database, endpoints
 from tallystick.settings import SANDBOX_WEBHOOK_SECRET, Settings, SettingsError
 from tallystick.temporal import connect_temporal
 from tallystick.web.app import create_app, utc_now
+from tallystick.web.codec import codec_server
 from tallystick.web.forwarder import BackgroundForwarder
 from tallystick.web.health import Thresholds
 from tallystick.web.serving import serve
@@ -60,11 +64,23 @@ async def run_web(settings: Settings, *, host: str, port: int) -> None:
             secrets,
             thresholds=Thresholds(settings.inbox_alert_age, settings.inbox_alert_depth),
             wake=forwarder.wake,
+            codec=_codec_server(settings, ledger),
         )
         address = await stack.enter_async_context(serve(app, host=host, port=port))
         log.info("serving on %s", address)
         await stop.wait()
         log.info("stopping: requests in flight are finished")
+
+
+def _codec_server(settings: Settings, ledger: Ledger) -> ASGIApp | None:
+    if settings.codec_token is None:
+        return None
+    return codec_server(
+        PayloadEncryption(settings.keyring),
+        LedgerStorage(ledger),
+        token=settings.codec_token,
+        origins=settings.codec_origins,
+    )
 
 
 def signing_secrets(settings: Settings) -> Sequence[SecretStr]:

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from tallystick.ledger import inbox
 from tallystick.ledger.database import Ledger, LedgerUnavailableError
 from tallystick.stripe_events import UnreadableEventError, read_event
+from tallystick.web.bodies import TooLargeError, read_body
 from tallystick.web.signatures import RejectedError, Rejection, verify
 
 log = logging.getLogger("tallystick.web")
@@ -28,8 +29,6 @@ MAX_BODY = 1 << 20
 """Bytes. Stripe's events stay far below: lists inside an object are cut to their first page."""
 COMMIT_PATIENCE = 10.0
 """Seconds for the commit. Stripe gives up on an endpoint sooner or later; told 503, it knows."""
-STATUS = {Rejection.TOO_LARGE: 413}
-"""Of a rejection; 400 for all others."""
 
 
 class Outcome(StrEnum):
@@ -71,11 +70,14 @@ def webhook_routes(
     async def receive(request: Request) -> PlainTextResponse:  # pyright: ignore[reportUnusedFunction]
         now = clock()
         try:
-            body = await _read(request)
+            body = await read_body(request, MAX_BODY)
             verify(body, request.headers.get("stripe-signature"), secrets, now.timestamp())
+        except TooLargeError as error:
+            counts.rejected[Rejection.TOO_LARGE] += 1
+            return PlainTextResponse(f"{error}\n", 413)
         except RejectedError as error:
             counts.rejected[error.reason] += 1  # and not logged: anybody may knock, and often
-            return PlainTextResponse(f"{error}\n", STATUS.get(error.reason, 400))
+            return PlainTextResponse(f"{error}\n", 400)
         try:
             async with asyncio.timeout(COMMIT_PATIENCE):
                 outcome = await _commit(ledger, body, now)
@@ -89,16 +91,6 @@ def webhook_routes(
         return PlainTextResponse("")
 
     return routes
-
-
-async def _read(request: Request) -> bytes:
-    """Return the body, which is read once and never beyond its bound."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise RejectedError(Rejection.TOO_LARGE, f"the body is over {MAX_BODY:,} bytes")
-    return bytes(body)
 
 
 async def _commit(ledger: Ledger, body: bytes, at: datetime) -> Outcome:

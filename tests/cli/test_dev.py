@@ -1,15 +1,22 @@
 """`tallystick dev`: one command starts everything, other terminals find it, and nothing is left."""
 
 import asyncio
+import base64
+import re
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from socket import socket
 
+import httpx
 import psutil
+from google.protobuf.json_format import MessageToDict
+from temporalio.api.common.v1 import Payloads
 
 from tallystick.embedded import free_port, postgres_pid
+from tallystick.payloads.converter import data_converter
+from tallystick.payloads.keys import Keyring
 from tallystick.services import POSTGRES_FOLDER
 from tests.cli.shell import SECRET, Shell, told_by, until_said
 
@@ -53,6 +60,28 @@ async def test_it_uses_a_database_it_is_given_and_stops_when_told_to(
         dev.send_signal(signal.SIGTERM)
         assert (await told_by(dev)).code == 0
         assert still_running(family) == []
+
+
+async def test_with_keys_its_web_ui_is_told_where_payloads_are_decoded(
+    shell: Shell, bare_database: str
+) -> None:
+    keys = f"a:{base64.b64encode(bytes(32)).decode()}"
+    async with running(shell, DATABASE_URL=bare_database, TALLYSTICK_PAYLOAD_KEYS=keys) as (
+        _,
+        said,
+    ):
+        (ui,) = re.findall(r"Web UI +(http\S+)", said)
+        async with httpx.AsyncClient(headers={"Origin": ui}) as page:
+            settings = (await page.get(f"{ui}/api/v1/settings")).json()
+            endpoint = settings["Codec"]["Endpoint"]
+            sealed = await data_converter(Keyring.parse([keys])).encode(["a hazel rod"])
+            body = MessageToDict(Payloads(payloads=sealed))
+            answer = await page.post(f"{endpoint}/decode?preserveStorageRefs=true", json=body)
+            assert answer.headers["access-control-allow-origin"] == ui
+            (shown,) = answer.json()["payloads"]
+            assert base64.b64decode(shown["data"]) == b'"a hazel rod"'
+            refused = await page.post(f"{endpoint}x/decode", json=body)
+            assert refused.status_code == 401
 
 
 async def test_a_port_that_is_taken_is_named_and_nothing_is_left(shell: Shell, postgres) -> None:
