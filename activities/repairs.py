@@ -257,7 +257,11 @@ class Repairs:
     ) -> DiscrepancyState:
         """Say how the discrepancy stands once every subject has an outcome."""
         # What was done before the discrepancy was found open (again) has not mended it.
-        current = [each for each in subjects if each.at is not None and each.at >= seen.changed_at]
+        current = [
+            each
+            for each in subjects
+            if not each.earlier or (each.at is not None and each.at >= seen.changed_at)
+        ]
         done = any(each.outcome == "done" for each in current)
         news = any(not each.earlier for each in current)
         if any(each.outcome == "later" for each in subjects) or not (done or news):

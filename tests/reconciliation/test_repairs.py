@@ -4,15 +4,21 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import select
 from temporalio.exceptions import ApplicationError
 
 from activities.repairs import UnknownDiscrepancyError
+from tallystick.contracts import RequestKey
+from tallystick.ledger import attempts
+from tallystick.ledger.attempts import Begun, NewAttempt
 from tallystick.ledger.database import Ledger, LedgerUnavailableError
-from tallystick.ledger.reconciliation_tables import DiscrepancyState
+from tallystick.ledger.reconciliation_tables import AttemptSettlement, DiscrepancyState
 from tallystick.metering import correction_identifier, meter_identifier
+from tallystick.pricing import TOKEN_KINDS
 from tallystick.reconciling.findings import RepairKind
 from tests.invoicing.stand import Interrupted
 from tests.metering.stand import INPUT, SINGLE, MeteringStand, metering_stand
@@ -64,6 +70,12 @@ async def counted_by_nobody(desk: Desk) -> Found:
     return await to_correct(desk, correction_identifier(identifier, 1), VALUE)
 
 
+async def counted_from_outside(desk: Desk) -> Found:
+    identifier = await told(desk.stand)
+    await from_outside(desk, 30)
+    return await to_correct(desk, correction_identifier(identifier, 1), -30)
+
+
 async def not_in_the_outbox(desk: Desk) -> Found:
     order = await desk.stand.use(values=((INPUT, 0),))
     identifier = meter_identifier("acme", order.key.request_id, INPUT)
@@ -94,10 +106,28 @@ async def to_correct(desk: Desk, identifier: str, value: int) -> Found:
     return await desk.find(RepairKind.CORRECT_METER, {identifier: facts}, meter=INPUT, at=now)
 
 
+async def from_outside(desk: Desk, value: int, **more: str) -> None:
+    """Let Stripe count something now that did not come from us."""
+    usage = {
+        "event_name": INPUT,
+        "customer": await desk.stripe_customer(),
+        "value": value,
+        "timestamp": int(desk.stand.now().timestamp()),
+        **more,
+    }
+    await desk.stand.stripe.control("POST", "meter_usage", events=[usage])
+
+
 Wrong = Callable[[Desk], Awaitable[Found]]
-EACH: list[Wrong] = [lost_yesterday, counted_twice, counted_by_nobody, not_in_the_outbox]
-ENTRIES = {lost_yesterday: 2, counted_twice: 2, counted_by_nobody: 2, not_in_the_outbox: 1}
-"""So many events Stripe has been told of once all is right."""
+ENTRIES: dict[Wrong, int] = {
+    lost_yesterday: 2,
+    counted_twice: 2,
+    counted_by_nobody: 2,
+    counted_from_outside: 3,
+    not_in_the_outbox: 1,
+}
+"""What can be wrong, and of how many events Stripe has been told once it is right."""
+EACH = list(ENTRIES)
 each_repair = pytest.mark.parametrize("wrong", EACH)
 """Each leaves Stripe with another sum than the one value that was used."""
 
@@ -212,8 +242,8 @@ async def test_the_step_makes_what_is_safe_and_leaves_the_rest_to_a_person(desk:
     for wrong in EACH:
         found.append(await wrong(desk))
         desk.stand.stripe.clock.advance(seconds=60)
-    lost_one, twice, by_nobody, missing = found
-    safe, not_safe = [lost_one, missing], [twice, by_nobody]
+    lost_one, twice, by_nobody, from_elsewhere, missing = found
+    safe, not_safe = [lost_one, missing], [twice, by_nobody, from_elsewhere]
     done = await desk.step()
     assert done.words == "2 discrepancies repaired, 0 repair(s) refused, 0 put off"
     assert (done.found, done.again) == (2, False)
@@ -235,6 +265,36 @@ async def test_the_step_does_what_it_can_before_it_is_tried_again(desk: Desk) ->
     assert failed.value.next_retry_delay.total_seconds() == 7
     assert [await desk.state(found) for found in (first, second)] == [OPEN, REPAIRED]
     assert (await desk.step()).found == 1
+
+
+# --- Lost calls -----------------------------------------------------------------------------------
+async def test_what_a_lost_call_has_cost_is_booked_once(desk: Desk) -> None:
+    now = desk.stand.now()
+    key = RequestKey(customer_id="acme", request_id="lost")
+    async with desk.stand.ledger.begin() as tx:
+        begun = await attempts.begin(
+            tx, NewAttempt(key, "f", "claude", None, 1, 1), now, max_unknown=5
+        )
+        assert isinstance(begun, Begun)
+        await attempts.mark_lost(tx, key)
+    counts = {f"{kind}_tokens": 7 for kind in TOKEN_KINDS}
+    facts = {**counts, "web_searches": 0, "cost_usd": "0.25", "shared": False, "words": "Served."}
+    subjects = {str(begun.attempt_id): facts}
+    found = await desk.find(
+        RepairKind.SETTLE_ATTEMPTS, subjects, meter=INPUT, at=now, automatic=True
+    )
+    assert (await desk.step()).found == 1
+    before = await desk.told(found)
+    assert (await desk.step()).found == 0
+    assert (await desk.apply(found)).done_now is False
+    assert await desk.told(found) == before
+    async with desk.stand.ledger.begin() as tx:
+        (row,) = await tx.execute(select(AttemptSettlement))
+    assert (row.attempt_id, row.cost_usd, row.output_tokens) == (
+        begun.attempt_id,
+        Decimal("0.25"),
+        7,
+    )
 
 
 # --- Sending again --------------------------------------------------------------------------------
@@ -287,13 +347,7 @@ async def test_nothing_is_sent_that_would_not_make_the_minute_right(desk: Desk) 
     found = await desk.find(RepairKind.RESEND, subjects, meter=INPUT, at=at)
     # Somebody else's event beside a lost one: the minute lacks less than the event has.
     await told(desk.stand, "lost_event")
-    usage = {
-        "event_name": INPUT,
-        "customer": await desk.stripe_customer(),
-        "value": 30,
-        "timestamp": int(at.timestamp()),
-    }
-    await desk.stand.stripe.control("POST", "meter_usage", events=[usage])
+    await from_outside(desk, 30)
     (refused,) = (await desk.apply(found)).subjects
     assert refused.outcome == "refused"
     assert "Stripe counts 130 of its minute and was sent 200" in refused.words
@@ -321,14 +375,7 @@ async def test_an_old_event_that_the_outbox_has_lost_is_not_sent_if_stripe_has_i
     proposal = found.finding.proposal
     assert proposal is not None
     (identifier,) = proposal.subjects
-    usage = {
-        "event_name": INPUT,
-        "customer": await desk.stripe_customer(),
-        "value": VALUE,
-        "timestamp": int(desk.stand.now().timestamp()),
-        "identifier": identifier,
-    }
-    await desk.stand.stripe.control("POST", "meter_usage", events=[usage])
+    await from_outside(desk, VALUE, identifier=identifier)
     desk.stand.stripe.clock.advance(days=3)
     assert (await desk.apply(found)).state == REPAIRED
     assert await desk.stand.calls(SINGLE) == 0
