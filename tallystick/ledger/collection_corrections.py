@@ -87,6 +87,14 @@ async def metered_period(tx: Transaction, customer_id: str, at: datetime) -> Met
     )
 
 
+async def is_booked(tx: Transaction, discrepancy_id: int) -> bool:
+    """Tell whether a statement makes up for the discrepancy."""
+    booked = select(col(CollectionCorrection.discrepancy_id)).where(
+        col(CollectionCorrection.discrepancy_id) == discrepancy_id
+    )
+    return (await tx.execute(booked)).one_or_none() is not None
+
+
 async def add(
     tx: Transaction,
     *,

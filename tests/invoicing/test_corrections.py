@@ -5,6 +5,7 @@ moment between: Stripe counts something then, or no longer counts it.
 """
 
 import asyncio
+import itertools
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -13,10 +14,11 @@ import pytest
 from activities.repairs import AppliedRepair, Repairs
 from activities.stripe_meters import EventTransport
 from tallystick.ledger import discrepancies, reconciliations
+from tallystick.ledger.database import Ledger, LedgerUnavailableError
 from tallystick.ledger.reconciliation_tables import DiscrepancyState
 from tallystick.metering import CHARGE_METER
 from tallystick.reconciling.findings import Cause, Finding, Kind, Pair, Proposal, RepairKind
-from tests.invoicing.stand import ANCHOR, CLOSE, DAY, MINUTE, Books
+from tests.invoicing.stand import ANCHOR, CLOSE, DAY, MINUTE, Books, Interrupted
 from tests.statements.reading import reads_right
 
 USED_AT = ANCHOR + DAY
@@ -71,9 +73,11 @@ async def differs(books: Books, at: datetime, amount: int) -> int:
     return row.discrepancy_id
 
 
-async def apply(books: Books, discrepancy_id: int, *, dry_run: bool = False) -> AppliedRepair:
+async def apply(
+    books: Books, discrepancy_id: int, *, dry_run: bool = False, ledger: Ledger | None = None
+) -> AppliedRepair:
     client = books.stripe.client()
-    repairs = Repairs(books.ledger, client, EventTransport(client))
+    repairs = Repairs(ledger or books.ledger, client, EventTransport(client))
     return await repairs.apply(discrepancy_id, by="operator", dry_run=dry_run, now=books.now)
 
 
@@ -88,10 +92,18 @@ async def test_what_was_collected_too_much_comes_back_and_once(books: Books) -> 
     assert [each.words for each in said.subjects] == [
         "the next statement gives back $0.5 that the meter of period 1 got wrong"
     ]
-    for _ in range(2):
-        done = await apply(books, found)
-        assert done.state == DiscrepancyState.SETTLED
-        assert [each.outcome for each in done.subjects] == ["done"]
+    ledger = Interrupted(books.ledger.url)
+    for after in itertools.count():
+        ledger.after = after
+        try:
+            await apply(books, found, ledger=ledger)
+        except LedgerUnavailableError:
+            continue
+        break
+    await ledger.close()
+    done = await apply(books, found)
+    assert done.state == DiscrepancyState.SETTLED
+    assert [each.outcome for each in done.subjects] == ["done"]
     # Of another minute, but there is nothing more to give back.
     other = await differs(books, USED_AT + MINUTE, -5 * DIME)
     (refused,) = (await apply(books, other)).subjects
@@ -114,6 +126,15 @@ async def test_what_was_collected_too_much_comes_back_and_once(books: Books) -> 
     third = (await books.invoices())[2]
     assert (third.total, third.amount_paid) == (100, 70)
     assert await books.notices() == []
+
+
+async def test_two_minutes_of_one_mistake_give_back_no_more_than_it_was(books: Books) -> None:
+    await invoiced_wrongly(books, 5 * DIME)
+    minutes = [USED_AT + number * MINUTE for number in range(3)]
+    found = [await differs(books, minute, -3 * DIME) for minute in minutes]
+    applied = await asyncio.gather(*(apply(books, each) for each in found))
+    outcomes = [subject.outcome for each in applied for subject in each.subjects]
+    assert sorted(outcomes) == ["done", "refused", "refused"]
 
 
 @pytest.mark.parametrize("amount", [3 * DIME, 4 * DIME])
