@@ -19,6 +19,9 @@ from temporalio.service import RPCError
 
 from activities.stripe_catalog import create_customer
 from activities.stripe_clients import stripe_client
+from scripts.chaos_parts.books import Books, Key, Row, read_books
+from scripts.chaos_parts.insisting import insist
+from scripts.chaos_parts.load import marked
 from tallystick.client import BilledMessage, Client
 from tallystick.contracts import request_workflow_id
 from tallystick.errors import UnavailableError
@@ -30,7 +33,6 @@ from tallystick.sandbox.remote import Control
 from tallystick.settings import Settings
 from tallystick.temporal import connect_temporal
 from tests.crash.stops import Stops
-from tests.support.tally import Books, Key, Row, read_books
 
 T = TypeVar("T")
 
@@ -91,14 +93,12 @@ class Drill:
             "messages": [{"role": "user", "content": f"{marked(request_id)} What is a tally?"}],
             **changes,
         }
+        messages = (client or self.client).messages
         async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    return await (client or self.client).messages.create(
-                        customer_id=customer, request_id=request_id, **body
-                    )
-                except UnavailableError:
-                    await asyncio.sleep(0.2)
+            return await insist(
+                lambda: messages.create(customer_id=customer, request_id=request_id, **body),
+                UnavailableError,
+            )
 
     async def finished(self) -> dict[Key, BilledMessage]:
         """Wait until all that was asked is answered, recorded and metered; returns the replies."""
@@ -109,13 +109,7 @@ class Drill:
     async def _closed(self, key: Key) -> None:
         handle = self.temporal.get_workflow_handle(request_workflow_id(*key))
         async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    await handle.result()
-                except RPCError:
-                    await asyncio.sleep(0.2)
-                else:
-                    return
+            await insist(handle.result, RPCError)
 
     async def books(self) -> Books:
         ledger = Ledger(self.stack.database_url, pool_size=1)
@@ -145,11 +139,6 @@ async def _all(waits: Mapping[str, Awaitable[T]]) -> list[T]:
     ]
     assert not failed, "\n".join(failed)
     return cast("list[T]", results)
-
-
-def marked(request_id: str) -> str:
-    """Return what a request's body contains and no other's, for holds and faults."""
-    return f"<{request_id}>"
 
 
 @asynccontextmanager

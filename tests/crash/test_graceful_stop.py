@@ -4,10 +4,12 @@ import signal
 
 from temporalio.api.enums.v1 import EventType
 
+from scripts.chaos_parts.books import calls_of
+from scripts.chaos_parts.comparison import must_tally
+from scripts.chaos_parts.load import marked
 from tallystick.contracts import request_workflow_id
 from tallystick.metering import CHARGE_METER, meter_identifier
-from tests.crash.drill import Drill, marked
-from tests.support.tally import calls_of, must_tally
+from tests.crash.drill import Drill
 
 
 async def test_a_worker_that_is_told_to_stop_finishes_its_calls_and_takes_no_others(

@@ -7,14 +7,13 @@ they are the machine's.
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 
-from tests.crash.drill import CUSTOMERS, Drill, marked
-from tests.support.tally import must_tally, served_and_billed
+from scripts.chaos_parts.comparison import must_tally, served_and_billed
+from scripts.chaos_parts.load import body
+from tests.crash.drill import CUSTOMERS, Drill
 
-MODELS = ("claude-sonnet-5-5", "claude-haiku-4-5", "claude-opus-4-6")
 CLAUDE_FAULTS = {
     "rate_limited": 0.03,
     "error_500": 0.03,
@@ -27,8 +26,6 @@ CLAUDE_FAULTS = {
 }
 STRIPE_FAULTS = {"no_answer": 0.1, "server_error": 0.05, "rate_limited": 0.05, "reset": 0.05}
 TRANSPORTS = ("stream", "events")
-STREAMED = 22_000
-"""Of `max_tokens`: Claude wants such calls streamed."""
 
 
 @pytest.mark.parametrize(
@@ -110,17 +107,3 @@ async def start_worker(stack: Drill, transport: str) -> None:
         # So much bad luck is not meant to meet one request.
         TALLYSTICK_MAX_UNKNOWN_OUTCOMES="50",
     )
-
-
-def body(request_id: str, dice: random.Random) -> dict[str, Any]:
-    """Return a Messages body: short or cached for one of two lifetimes, whole or streamed."""
-    cached = dice.choice([None, {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}])
-    # A chapter for each lifetime, or which of the two is written would hang on who comes first.
-    chapter = f"Chapter {dice.randrange(4)}, {cached}. " + "Of tallies and their uses. " * 400
-    system = [{"type": "text", "text": chapter, "cache_control": cached}] if cached else []
-    return {
-        "model": dice.choice(MODELS),
-        "max_tokens": dice.choice([64, 512, STREAMED]),
-        "system": system,
-        "messages": [{"role": "user", "content": f"{marked(request_id)} What is a tally?"}],
-    }

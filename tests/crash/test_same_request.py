@@ -2,10 +2,11 @@
 
 import asyncio
 
+from scripts.chaos_parts.comparison import must_tally
+from scripts.chaos_parts.load import marked
 from tallystick.client import Client
 from tallystick.temporal import connect_temporal
-from tests.crash.drill import Drill, marked
-from tests.support.tally import must_tally
+from tests.crash.drill import Drill
 
 STARTS = 200
 

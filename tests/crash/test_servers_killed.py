@@ -5,9 +5,11 @@ The worker holds what it knows and waits; nothing it has learnt is asked for a s
 
 import asyncio
 
+from scripts.chaos_parts.books import calls_of
+from scripts.chaos_parts.comparison import must_tally
+from scripts.chaos_parts.load import marked
 from tallystick.metering import CHARGE_METER, meter_identifier
-from tests.crash.drill import Drill, marked
-from tests.support.tally import calls_of, must_tally
+from tests.crash.drill import Drill
 
 
 async def test_temporal_may_die_with_calls_in_flight(stack: Drill) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
+from scripts.chaos_parts.books import Books, Key, calls_of
+from scripts.chaos_parts.comparison import differences
+from scripts.chaos_parts.load import marked
 from tallystick.client import BilledMessage
 from tallystick.metering import CHARGE_METER, meter_identifier
-from tests.crash.drill import Drill, marked
-from tests.support.tally import Books, Key, calls_of, differences
+from tests.crash.drill import Drill
 
 
 @dataclass(frozen=True, slots=True)

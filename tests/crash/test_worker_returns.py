@@ -6,9 +6,11 @@ in charge, and does the rest: commits its reply, inserts its record, sends its e
 
 import signal
 
+from scripts.chaos_parts.books import calls_of
+from scripts.chaos_parts.comparison import must_tally
+from scripts.chaos_parts.load import marked
 from tallystick.metering import CHARGE_METER, meter_identifier
-from tests.crash.drill import Drill, marked
-from tests.support.tally import calls_of, must_tally
+from tests.crash.drill import Drill
 
 
 async def test_a_worker_that_wakes_up_after_another_has_finished_its_work_changes_no_bill(
