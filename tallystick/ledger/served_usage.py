@@ -49,8 +49,9 @@ _TOLD = {
 }
 """Each kind in a usage object, or in one of its iterations."""
 
-_BUCKET = "date_bin(:width, {}, '2000-01-01 00:00+00') AS at"
-_PLAIN = "status = 'priced' AND coalesce(evidence->'usage'->'iterations', 'null') IN ('null', '[]')"
+BUCKET = "date_bin(:width, {}, '2000-01-01 00:00+00') AS at"
+"""The SQL of the bucket that an instant is in."""
+PLAIN = "status = 'priced' AND coalesce(evidence->'usage'->'iterations', 'null') IN ('null', '[]')"
 """Whether a record's columns tell all of it."""
 
 
@@ -61,8 +62,8 @@ def _dimensions(usage: str) -> str:
 
 _RECORDED = text(
     f"""
-    SELECT {_BUCKET.format("served_at")}, model, {_dimensions("evidence->'usage'")},
-        {_PLAIN} AS plain, count(*) AS requests,
+    SELECT {BUCKET.format("served_at")}, model, {_dimensions("evidence->'usage'")},
+        {PLAIN} AS plain, count(*) AS requests,
         {", ".join(f"sum({column}) AS {kind}" for kind, column in _COLUMN.items())}
     FROM usage_records WHERE served_at >= :start AND served_at < :end
     GROUP BY 1, 2, 3, 4, 5, 6
@@ -74,7 +75,7 @@ def _as_told(rows: str) -> Any:
     """Return the statement that adds up usage objects: `rows` have at, model, usage and free."""
     return text(
         f"""
-        SELECT {_BUCKET.format("s.at")}, o.model, {_dimensions("s.usage")}, s.free,
+        SELECT {BUCKET.format("s.at")}, o.model, {_dimensions("s.usage")}, s.free,
             o.type = 'message' AND {_TOLD[TokenKind.OUTPUT]} = 0 AS declined,
             sum(o.requests) AS requests,
             {", ".join(f"sum({told}) AS {kind}" for kind, told in _TOLD.items())}
@@ -101,7 +102,7 @@ def _as_told(rows: str) -> Any:
 _RECORDED_AS_TOLD = _as_told(
     f"""
     SELECT served_at AS at, model, evidence->'usage' AS usage, status = 'not_billed' AS free
-    FROM usage_records WHERE served_at >= :start AND served_at < :end AND NOT ({_PLAIN})
+    FROM usage_records WHERE served_at >= :start AND served_at < :end AND NOT ({PLAIN})
     """  # noqa: S608 - of names from the code alone
 )
 _ANSWERED = """
@@ -125,7 +126,7 @@ _BATCHED = _as_told(
 _PLACE = ("model", "service_tier", "inference_geo", "speed")
 _SETTLED = text(
     f"""
-    SELECT {_BUCKET.format("d.start_at")},
+    SELECT {BUCKET.format("d.start_at")},
         {", ".join(f"coalesce(d.place->>'{name}', '') AS {name}" for name in _PLACE)},
         count(*) AS requests,
         {", ".join(f"sum(s.{column}) AS {kind}" for kind, column in _COLUMN.items())}

@@ -96,17 +96,28 @@ def differences(
         if reported.get(at, NOT_REPORTED).counts != served.get(at, NOT_SERVED).counts:
             unlike.add(at[0])
     return {
-        place: [
-            Difference.between(
-                place,
-                hour,
-                reported.get((place, hour), NOT_REPORTED),
-                served.get((place, hour), NOT_SERVED),
-            )
-            for hour in hours
-        ]
+        place: [_laid_out(place, hour, reported, served) for hour in hours]
         for place in sorted(unlike)
     }
+
+
+def everywhere(
+    at: datetime, reported: Mapping[At, Reported], served: Mapping[At, Served]
+) -> list[Difference]:
+    """Return all places that either side knows in one bucket, also those that do not differ."""
+    places = {place for place, _ in {*reported, *served}}
+    return [_laid_out(place, at, reported, served) for place in sorted(places)]
+
+
+def _laid_out(
+    place: Place, at: datetime, reported: Mapping[At, Reported], served: Mapping[At, Served]
+) -> Difference:
+    return Difference.between(
+        place,
+        at,
+        reported.get((place, at), NOT_REPORTED),
+        served.get((place, at), NOT_SERVED),
+    )
 
 
 # --- Counts, kind by kind -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ Where several calls fit the same usage they share it by their estimates. The sum
 our own cost, charged to nobody; only whose of our customers' calls it was is then an estimate.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from tallystick.money import plain, total
-from tallystick.pricing import TOKEN_KINDS, TokenCounts, TokenKind
+from tallystick.pricing import TOKEN_KINDS, TokenCounts
 from tallystick.reconciling.differences import NOTHING, covers, minus, sides, tokens
 from tallystick.reconciling.edges import NEAR
 from tallystick.reconciling.findings import (
@@ -101,6 +101,11 @@ class Match(NamedTuple):
     calls: Sequence[Call]
     shared: bool
 
+    @property
+    def known(self) -> Known:
+        """What is known of its calls; all of them are of one kind."""
+        return self.calls[0].known
+
 
 def match_calls(units: Iterable[Unit], calls: Iterable[Call]) -> tuple[list[Match], list[Unit]]:
     """Find whose usage it was; returns what was found, and the rest.
@@ -180,54 +185,62 @@ def _sum(counts: Iterable[TokenCounts]) -> TokenCounts:
 
 
 # --- Findings -------------------------------------------------------------------------------------
-def findings(matches: Iterable[Match]) -> Iterator[Finding]:
-    """Yield a finding for each, by what was known of its calls."""
+def tell(matches: Sequence[Match], span: Unit) -> Finding:
+    """Return the finding of usage and its calls, over all of `span`; all are of one kind."""
+    match matches[0].known:
+        case Known.NOTHING:
+            return _lost(matches, span)
+        case Known.NOT_SERVED:
+            return _told(
+                matches,
+                span,
+                Cause.LOST_CALL,
+                "that fit {calls} which an earlier look at the report showed as not served. What "
+                "was settled is not changed; it is our cost, charged to nobody.",
+            )
+        case Known.FAILED:
+            return _told(
+                matches,
+                span,
+                Cause.FAILED_REQUESTS,
+                "for {calls} that it answered with an error. It is our cost, charged to nobody.",
+                explained=True,
+            )
+
+
+def _lost(matches: Sequence[Match], span: Unit) -> Finding:
+    subjects: dict[str, dict[str, Any]] = {}
     for each in matches:
-        match each.calls[0].known:
-            case Known.NOTHING:
-                yield _lost(each)
-            case Known.NOT_SERVED:
-                yield _served_after_all(each)
-            case Known.FAILED:
-                yield _failed(each)
-
-
-def _lost(found: Match) -> Finding:
-    count = len(found.calls)
-    parts = shares(found.unit.counts, found.calls)
-    costs = [worth(found.unit.place, found.unit.start, part) for part in parts]
-    which = "A call whose outcome nobody knew was" if count == 1 else (
-        f"{count} calls whose outcome nobody knew were"
-    )  # fmt: skip
-    words = (
-        f"{which} served: Claude reports {tokens(found.unit.counts):,} tokens that no record has."
+        for call, part in zip(each.calls, shares(each.unit.counts, each.calls), strict=True):
+            cost_usd = worth(span.place, each.unit.start, part)
+            if cost_usd is None:
+                return _told(
+                    matches,
+                    span,
+                    Cause.LOST_CALL,
+                    "that no record has: {calls} whose outcome nobody knew. There is no "
+                    "established price for it, so it cannot be booked yet.",
+                )
+            subjects[str(call.attempt_id)] = settlement(part, cost_usd, each.shared)
+    return _told(
+        matches,
+        span,
+        Cause.LOST_CALL,
+        "that no record has: {calls} whose outcome nobody knew. It is our cost, charged to nobody.",
+        proposal=Proposal(
+            repair=RepairKind.SETTLE_ATTEMPTS,
+            words="book it as our cost; no customer is charged",
+            subjects=subjects,
+            automatic=True,
+        ),
     )
-    if any(cost is None for cost in costs):
-        return _finding(
-            found, Cause.LOST_CALL, None,
-            f"{words} There is no established price for it, so it cannot be booked yet.",
-        )  # fmt: skip
-    known = [cost for cost in costs if cost is not None]
-    proposal = Proposal(
-        repair=RepairKind.SETTLE_ATTEMPTS,
-        words="book it as our cost; no customer is charged",
-        subjects={
-            str(call.attempt_id): settlement(part, cost, found.shared)
-            for call, part, cost in zip(found.calls, parts, known, strict=True)
-        },
-        automatic=True,
-    )
-    return _finding(
-        found, Cause.LOST_CALL, total(known), f"{words} It is our cost, charged to nobody.",
-        proposal=proposal,
-    )  # fmt: skip
 
 
 def settlement(counts: TokenCounts, cost_usd: Decimal, shared: bool) -> dict[str, Any]:
     """Return what `ledger.attempt_settlements` has to know of one call, in JSON."""
     return {
         **{f"{kind}_tokens": count for kind, count in zip(TOKEN_KINDS, counts, strict=False)},
-        "web_searches": counts.by_kind()[TokenKind.WEB_SEARCH],
+        "web_searches": counts.web_search,
         "cost_usd": plain(cost_usd),
         "shared": shared,
         "words": "served, by Anthropic's usage report"
@@ -235,51 +248,36 @@ def settlement(counts: TokenCounts, cost_usd: Decimal, shared: bool) -> dict[str
     }
 
 
-def _failed(found: Match) -> Finding:
-    return _finding(
-        found, Cause.FAILED_REQUESTS, _worth(found),
-        f"Claude reports {tokens(found.unit.counts):,} tokens for {len(found.calls)} call(s) that "
-        "it answered with an error. It is our cost, charged to nobody.",
-        explained=True,
-    )  # fmt: skip
-
-
-def _served_after_all(found: Match) -> Finding:
-    return _finding(
-        found, Cause.LOST_CALL, _worth(found),
-        f"Claude reports {tokens(found.unit.counts):,} tokens that fit {len(found.calls)} call(s) "
-        "which an earlier look at the report showed as not served. What was settled is not "
-        "changed; it is our cost, charged to nobody.",
-    )  # fmt: skip
-
-
-def _worth(found: Match) -> Decimal | None:
-    unit = found.unit
-    return worth(unit.place, unit.start, unit.counts, requests=len(found.calls))
-
-
-def _finding(
-    found: Match,
+def _told(
+    matches: Sequence[Match],
+    span: Unit,
     cause: Cause,
-    usd: Decimal | None,
     words: str,
     *,
     proposal: Proposal | None = None,
     explained: bool = False,
 ) -> Finding:
-    unit = found.unit
+    used = _sum(each.unit.counts for each in matches)
+    calls = [call for each in matches for call in each.calls]
+    costs = [
+        worth(span.place, each.unit.start, part)
+        for each in matches
+        for part in shares(each.unit.counts, each.calls)
+    ]
+    known = [cost for cost in costs if cost is not None]
+    number = "a call" if len(calls) == 1 else f"{len(calls):,} calls"
     return Finding(
         pair=Pair.CLAUDE_LEDGER,
         kind=Kind.UNRECORDED_USAGE,
-        start=unit.start,
-        end=unit.end,
-        place=unit.place.named,
-        amounts=sides(unit.counts, unit.reported),
-        tokens=tokens(unit.counts),
-        usd=usd,
+        start=span.start,
+        end=span.end,
+        place=span.place.named,
+        amounts=sides(used, span.reported),
+        tokens=tokens(used),
+        usd=None if len(known) < len(costs) else total(known),
         cause=cause,
-        words=words,
-        requests=[call.named for call in found.calls[:MOST_REQUESTS]],
+        words=f"Claude reports {tokens(used):,} tokens {words.format(calls=number)}",
+        requests=[call.named for call in calls[:MOST_REQUESTS]],
         proposal=proposal,
         explained=explained,
     )

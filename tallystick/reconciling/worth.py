@@ -53,3 +53,19 @@ def worth(
     """Return what so many requests in a place cost together; None where there is no price."""
     units = unit_prices(place, at, max(counts.prompt, 0) // max(requests or 1, 1))
     return None if units is None else cost(counts, units)
+
+
+def bounds(place: Place, at: datetime, counts: TokenCounts) -> tuple[Decimal, Decimal] | None:
+    """Return the least and the most that counts cost, whatever the lengths of their prompts."""
+    if not any(counts):
+        return Decimal(0), Decimal(0)
+    known = price_book().models.get(place.model)
+    if known is None:
+        return None
+    costs: list[Decimal] = []
+    for tier in known.tiers_at(at):
+        units = unit_prices(place, at, tier.prompt_over + 1)
+        if units is None:
+            return None
+        costs.append(cost(counts, units))
+    return min(costs), max(costs)
