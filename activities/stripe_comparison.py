@@ -114,7 +114,7 @@ class StripeComparisonActivities:
             await ask_for_hours(counts, meters, progress, activity.info().attempt)
             looked_into = progress.differing[:MOST_NARROWED]
             narrowed = await StripeMinutes(self._ledger, counts, since).of_hours(looked_into)
-            _stop_for(narrowed, len(looked_into))
+            _stop_for(narrowed)
             differences = judge(narrowed.minutes, step.now)
             differences += [
                 not_narrowed(
@@ -201,7 +201,7 @@ class StripeComparisonActivities:
                 or (_place_of(row) in places and not _covered(row, narrowed.unjudged))
             ]
             settled = await self._settle_again(step, looked_at, findings)
-            _stop_for(narrowed, len(places))
+            _stop_for(narrowed)
         return Reconciled(
             words=f"{len(rows)} looked at again: {settled} agree by now, {len(findings)} differ",
             found=len(findings),
@@ -272,13 +272,13 @@ def _resumed(step: ReconcileStep) -> Progress:
     return Progress.model_validate(told)
 
 
-def _stop_for(narrowed: Narrowed, asked: int) -> None:
+def _stop_for(narrowed: Narrowed) -> None:
     """Raise what Stripe answers everybody.
 
     Raises:
         ApplicationError: a row of the error table.
     """
-    trouble = everybodys(narrowed.refused, asked)
+    trouble = everybodys(narrowed.refused)
     if trouble is not None:
         raise failure(trouble.row, trouble.message, retry_after=trouble.retry_after)
 

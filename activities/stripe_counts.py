@@ -2,7 +2,7 @@
 
 Some customer of many is always in trouble somewhere: deleted at Stripe, or answered by a 500. What
 Stripe refuses is therefore an answer like a sum, and whoever asked goes on with the others. What
-concerns all of them (a rate limit, a key that may not read) is told from it, and stops.
+concerns all of them (a rate limit, a key that may not read) is told from it.
 """
 
 import asyncio
@@ -71,14 +71,7 @@ def passes(refused: Refusal) -> bool:
     return refused.row.action is Action.RETRY
 
 
-def everybodys(refused: Sequence[Refusal], asked: int) -> Refusal | None:
-    """Return the trouble that would meet every other question too, if there is one.
-
-    Args:
-        refused: the refusals of a few questions that were asked together.
-        asked: how many questions those were.
-    """
+def everybodys(refused: Sequence[Refusal]) -> Refusal | None:
+    """Return the trouble that would meet every other question too, if it is among these."""
     of_all = (STRIPE_RATE_LIMITED, STRIPE_FORBIDDEN)
-    named = next((each for each in refused if each.row in of_all), None)
-    passing = [each for each in refused if passes(each)]
-    return named or (passing[0] if passing and len(passing) == asked else None)
+    return next((each for each in refused if each.row in of_all), None)

@@ -82,6 +82,7 @@ class Progress(BaseModel):
     end: datetime
     after: tuple[str, str] | None = None
     left: list[tuple[str, str]] = []
+    answered: int = 0
     calls: int = 0
     counted: dict[str, dict[int, int]] = {}
     differing: list[DifferingHour] = []
@@ -92,11 +93,14 @@ class Progress(BaseModel):
         """Return what a heartbeat carries; nothing where so much differs that it would not fit."""
         return self if len(self.differing) + len(self.unjudged) <= MOST_TOLD else None
 
-    def still_to_ask(self, meters: Sequence[MeterHours]) -> list[MeterHours]:
-        """Return what was not answered yet, what was left before first."""
+    def not_asked(self, meters: Sequence[MeterHours]) -> list[MeterHours]:
+        """Return what was not asked about yet, in order."""
         ordered = sorted(meters, key=_key)
-        left = [each for each in ordered if _key(each) in self.left]
-        return left + [each for each in ordered if self.after is None or _key(each) > self.after]
+        return [each for each in ordered if self.after is None or _key(each) > self.after]
+
+    def not_answered(self, meters: Sequence[MeterHours]) -> list[MeterHours]:
+        """Return what was left, in order."""
+        return sorted((each for each in meters if _key(each) in self.left), key=_key)
 
     def note(self, meter: MeterHours, answer: dict[datetime, int] | Refusal) -> None:
         """Note what Stripe has answered to the question about this meter."""
@@ -106,6 +110,7 @@ class Progress(BaseModel):
             self.left = sorted({*self.left, key})
             return
         self.left = [each for each in self.left if each != key]
+        self.answered += 1
         if isinstance(answer, Refusal):
             self.give_up(key, f"{answer.message} (customer {meter.customer_id})")
         else:
@@ -160,23 +165,37 @@ async def ask_for_hours(
     Raises:
         ApplicationError: a row of the error table, to be tried again from where it has come to.
     """
-    todo = progress.still_to_ask(meters)
-    passing: Refusal | None = None
-    for first in range(0, len(todo), TOGETHER):
-        group = todo[first : first + TOGETHER]
-        answers = await asyncio.gather(*(_ask(counts, each, progress) for each in group))
-        for meter, answer in zip(group, answers, strict=True):
-            progress.note(meter, answer)
-        progress.calls = counts.calls
-        activity.heartbeat(progress.to_tell())
-        refused = [answer for answer in answers if isinstance(answer, Refusal)]
-        if (trouble := everybodys(refused, len(group))) is not None:
-            raise _failed(trouble)
-        passing = next((each for each in refused if passes(each)), passing)
-    if passing is not None and tries < MOST_TRIES:
-        raise _failed(passing)
+    for group in _groups(progress.not_asked(meters)):
+        refused = await _ask_group(counts, group, progress)
+        if len(refused) == len(group):
+            raise _failed(refused[0])  # nobody was answered: Stripe is away
+    passing: list[Refusal] = []
+    for group in _groups(progress.not_answered(meters)):
+        passing += await _ask_group(counts, group, progress)
+    if passing and (tries < MOST_TRIES or not progress.answered):
+        raise _failed(passing[0])
     for key in progress.left:
         progress.give_up(key, f"Stripe did not answer about customer {key[0]}")
+
+
+def _groups(meters: Sequence[MeterHours]) -> Iterator[Sequence[MeterHours]]:
+    for first in range(0, len(meters), TOGETHER):
+        yield meters[first : first + TOGETHER]
+
+
+async def _ask_group(
+    counts: StripeCounts, group: Sequence[MeterHours], progress: Progress
+) -> list[Refusal]:
+    """Ask about all of the group; returns the refusals that pass by themselves."""
+    answers = await asyncio.gather(*(_ask(counts, each, progress) for each in group))
+    for meter, answer in zip(group, answers, strict=True):
+        progress.note(meter, answer)
+    progress.calls = counts.calls
+    activity.heartbeat(progress.to_tell())
+    refused = [answer for answer in answers if isinstance(answer, Refusal)]
+    if (trouble := everybodys(refused)) is not None:
+        raise _failed(trouble)
+    return [each for each in refused if passes(each)]
 
 
 async def _ask(

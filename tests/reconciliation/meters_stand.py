@@ -1,6 +1,8 @@
 """Records with their meter events, a Stripe that counts them, and the comparison of the three."""
 
+import dataclasses
 import itertools
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,13 +11,14 @@ from typing import Any
 from temporalio.testing import ActivityEnvironment
 
 from activities.stripe_comparison import StripeComparisonActivities
+from activities.stripe_hours import Progress
 from activities.stripe_summaries import MeterSummaries
 from tallystick.contracts import MeterOrder, Reconciled, ReconcileStep, RequestKey
 from tallystick.ledger import discrepancies, reconciliations, usage
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.reconciliation_tables import Discrepancy
 from tallystick.ledger.usage import NewRecord
-from tallystick.metering import METERS, TOKEN_KINDS, UNITS, meter_identifier, meter_values
+from tallystick.metering import METERS, TOKEN_KINDS, meter_identifier, meter_values
 from tests.metering.stand import MeteringStand, Transport, metering_stand
 from tests.support.records import served
 
@@ -86,6 +89,18 @@ class Books:
         """Take one step of a run, now."""
         return await ActivityEnvironment().run(getattr(self.comparison, name), await self.step())
 
+    async def compare_as(
+        self, *, attempt: int = 1, after: Any = None, told: list[Any] | None = None
+    ) -> Reconciled:
+        """Take `compare_stripe` as a worker does who takes over what another has told."""
+        environment = ActivityEnvironment()
+        environment.info = dataclasses.replace(
+            environment.info, attempt=attempt, heartbeat_details=[] if after is None else [after]
+        )
+        if told is not None:
+            environment.on_heartbeat = lambda progress: told.append(_carried(progress))
+        return await environment.run(self.comparison.compare_stripe, await self.step())
+
     async def later(self, **span: float) -> None:
         self.stripe.clock.advance(**span)
 
@@ -107,11 +122,16 @@ class Books:
         return row
 
 
+def _carried(progress: Progress) -> Any:
+    """Return what a heartbeat says, as the next one to do the step is told it."""
+    return json.loads(progress.model_dump_json())
+
+
 @asynccontextmanager
 async def books_stand(
-    ledger: Ledger, transport: Transport = "events"
+    ledger: Ledger, transport: Transport = "events", **options: Any
 ) -> AsyncGenerator[Books, None]:
-    async with metering_stand(ledger, transport) as stand:
+    async with metering_stand(ledger, transport, **options) as stand:
         yield Books(stand)
 
 
@@ -120,7 +140,3 @@ def subject(row: Discrepancy) -> tuple[str, dict[str, Any]]:
     assert row.proposal is not None
     ((name, facts),) = row.proposal["subjects"].items()
     return name, facts
-
-
-def unit(meter: str) -> str:
-    return UNITS[meter]
