@@ -40,6 +40,7 @@ from tallystick.ledger.batch_settling import Billing, Chunk
 from tallystick.ledger.batch_tables import BatchJob, BatchShard, ShardState
 from tallystick.ledger.database import Ledger, Transaction
 from tallystick.ledger.notices import raise_notice
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.batching import shard_mark
 
 AT_ONCE = 2
@@ -61,6 +62,7 @@ class BatchCollectionActivities:
         api: the provider.
         poll: seconds between looks at what runs.
         clock: tells the present.
+        seal: what the provider's lines are stored under.
         on_news: is told the customers whose balance calls for something; it must not wait.
     """
 
@@ -71,12 +73,14 @@ class BatchCollectionActivities:
         *,
         poll: float,
         clock: Callable[[], datetime],
+        seal: ColumnSeal,
         on_news: Callable[[str], None] | None = None,
     ):
         self._ledger = ledger
         self._api = api
         self._poll = poll
         self._clock = clock
+        self._seal = seal
         self._on_news = on_news
 
     @activity.defn
@@ -197,7 +201,7 @@ class BatchCollectionActivities:
 
     async def _read(self, shard: BatchShard, batch: Batch, billing: Billing) -> None:
         """Settle the file from the cursor on, rating each chunk while the last is written."""
-        rater = ChunkRater(shard_mark(shard.job_id, shard.shard), billing)
+        rater = ChunkRater(shard_mark(shard.job_id, shard.shard), billing, self._seal)
         writing: asyncio.Task[None] | None = None
         try:
             async with (

@@ -16,6 +16,7 @@ from activities.plain_replies import PlainReplies
 from activities.reply_columns import bill_reply
 from tallystick.ledger.batch_settling import COLUMNS, Billing, Chunk
 from tallystick.money import plain
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.batching import passes
 from tallystick.pricing import rate
 
@@ -40,9 +41,11 @@ class ChunkRater:
     Args:
         mark: what the `custom_id`s of its shard begin with (`plans.batching.shard_mark`).
         billing: by what it is billed.
+        seal: what the lines are stored under; None stores them as they are.
     """
 
-    def __init__(self, mark: str, billing: Billing):
+    def __init__(self, mark: str, billing: Billing, seal: ColumnSeal | None = None):
+        self._seal = seal or ColumnSeal()
         self._mark = mark
         self._billing = billing
         self._plain = PlainReplies(billing.agreed, billing.ended_at)
@@ -67,7 +70,7 @@ class ChunkRater:
         result = _object(read, "result")
         outcome = result.get("type")
         about = f"{self._number(read)}\t{outcome}"
-        text = _text(line.decode().rstrip("\n"))
+        text = _text(self._seal.text(line.decode().rstrip("\n")))
         if outcome == "succeeded":
             reply = self._reply(_object(result, "message"))
             return f"{about}\tf\t{_NULL}\t{_NULL}\t{text}\t{reply}\n"

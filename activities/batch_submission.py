@@ -33,6 +33,7 @@ from tallystick.errors import (
 from tallystick.ledger import batch_shards
 from tallystick.ledger.batch_tables import BatchShard, ShardState
 from tallystick.ledger.database import Ledger
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.batching import ShardLimits, shard_mark
 
 LOOK_AGAIN = 10.0
@@ -56,6 +57,7 @@ class BatchSubmissionActivities:
         limits: how much goes into one shard.
         looked_for: how long the batch of an unanswered create is looked for.
         clock: tells the present.
+        seal: what prompts are stored under.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class BatchSubmissionActivities:
         limits: ShardLimits,
         looked_for: timedelta,
         clock: Callable[[], datetime],
+        seal: ColumnSeal,
     ):
         self._ledger = ledger
+        self._seal = seal
         self._api = api
         self._limits = limits
         self._looked_for = looked_for
@@ -154,7 +158,7 @@ class BatchSubmissionActivities:
         mark = shard_mark(shard.job_id, shard.shard)
         async with transaction(self._ledger) as tx:
             requests = [
-                f'{{"custom_id":"{mark}{number}","params":{params}}}'.encode()
+                f'{{"custom_id":"{mark}{number}","params":{self._seal.read_text(params)}}}'.encode()
                 async for number, params in batch_shards.bodies(tx, shard)
             ]
         return b'{"requests":[' + b",".join(requests) + b"]}"

@@ -35,6 +35,7 @@ from tallystick.errors import INVALID_REQUEST
 from tallystick.ledger import batch_shards, batches, reservations
 from tallystick.ledger.batch_tables import ShardState
 from tallystick.ledger.database import Ledger
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.batching import LOOKED_FOR, ShardLimits
 
 METERED_AT_ONCE = 50
@@ -67,6 +68,7 @@ def batch_activities(
     pace: BatchPace,
     *,
     clock: Callable[[], datetime] = _utc_now,
+    seal: ColumnSeal | None = None,
     on_news: Callable[[str], None] | None = None,
 ) -> list[Callable[..., Any]]:
     """Return what a worker of the queue `tallystick` registers for batch jobs.
@@ -78,14 +80,16 @@ def batch_activities(
             with everything else.
         pace: how to go about it.
         clock: tells the present.
+        seal: what prompts and replies are stored under; None stores them as they are.
         on_news: is told the customers whose balance calls for something; it must not wait.
     """
     admission = BatchAdmissionActivities(ledger, clock)
+    seal = seal or ColumnSeal()
     submission = BatchSubmissionActivities(
-        ledger, api, limits=pace.limits, looked_for=pace.looked_for, clock=clock
+        ledger, api, limits=pace.limits, looked_for=pace.looked_for, clock=clock, seal=seal
     )
     collection = BatchCollectionActivities(
-        ledger, api, poll=pace.poll, clock=clock, on_news=on_news
+        ledger, api, poll=pace.poll, clock=clock, seal=seal, on_news=on_news
     )
     steps = BatchActivities(ledger, api, send_meter_events, clock)
     return [

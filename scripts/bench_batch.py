@@ -34,6 +34,7 @@ from tallystick.ledger.batches import NewJob
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Customer
 from tallystick.local import LocalStack, local_stack
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.guards import Limits
 from tallystick.settings import SANDBOX_CLAUDE_KEY, Settings
 from tallystick.submission import start, store
@@ -130,7 +131,8 @@ async def _run(local: LocalStack, settings: Settings, ledger: Ledger, asked: Ask
     """Run one job on a worker of its own, to its last meter event."""
     _say(f"{asked.count:,} items: copying them in")
     limits, now = Limits(settings.max_input_tokens, settings.max_cost_usd), datetime.now(UTC)
-    job = await store(ledger, NewJob(asked.job_id, CUSTOMER), asked, limits, now)
+    seal = ColumnSeal(settings.keyring)
+    job = await store(ledger, NewJob(asked.job_id, CUSTOMER), asked, limits, now, seal=seal)
     temporal = await connect_temporal(local.temporal.address)
     before = await stripe_calls(local)
     worker = await local.start_worker(**WORKER)

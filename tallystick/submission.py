@@ -8,7 +8,7 @@ that was broken off, anywhere, continues what it began.
 
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -38,6 +38,7 @@ from tallystick.ledger.batches import NewJob
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.terms import TermsInForce
 from tallystick.money import from_nano_usd, times, to_nano_usd, total
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans import highest_charge
 from tallystick.plans.batching import ItemError, NewItem, new_item
 from tallystick.plans.guards import Limits
@@ -130,6 +131,7 @@ async def store(
     limits: Limits,
     at: datetime,
     *,
+    seal: ColumnSeal,
     fingerprint: str | None = None,
 ) -> BatchJob:
     """Write the job with all that can be sent of `source`, or return the one that is there.
@@ -140,6 +142,7 @@ async def store(
         source: what is asked for.
         limits: what each request must keep to.
         at: when it would be served.
+        seal: what its prompts are stored under.
         fingerprint: what it was measured as; it must not have changed since.
 
     Raises:
@@ -153,7 +156,7 @@ async def store(
         for each in _read(source, new.job_id, limits, at):
             if isinstance(each, _Fit):
                 digest.update(each.mark)
-                yield each.item
+                yield replace(each.item, params=seal.text(each.item.params))
 
     async with ledger.begin() as tx:
         job = await batches.submit(tx, new, items())

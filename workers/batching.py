@@ -9,6 +9,7 @@ from activities.batch_api import BatchApi
 from activities.batches import BatchPace, batch_activities
 from tallystick.contracts import MeterOrder, MeterReceipt
 from tallystick.ledger.database import Ledger
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.batching import ShardLimits
 from tallystick.services import Endpoints
 from tallystick.settings import Settings
@@ -34,6 +35,7 @@ async def batching(
         looked_for=timedelta(seconds=settings.batch_looked_for),
     )
     try:
-        yield batch_activities(ledger, api, send_meter_events, pace, on_news=on_news)
+        seal = ColumnSeal(settings.keyring)
+        yield batch_activities(ledger, api, send_meter_events, pace, seal=seal, on_news=on_news)
     finally:
         await api.close()

@@ -24,6 +24,7 @@ from tallystick.ledger import batches, customers, terms
 from tallystick.ledger.batches import NewJob
 from tallystick.ledger.tables import Customer
 from tallystick.money import plain
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.guards import Limits
 from tallystick.pricing.explain import dollars
 from tallystick.settings import Settings
@@ -151,7 +152,10 @@ async def _submit(stage: Stage, customer: str, folder: Path, settings: Settings)
         f"{dollars(quoted.saves_usd)} less than in single calls"
     )
     new = NewJob(job_id=job_id_of(measured), customer_id=customer)
-    job = await store(stage.ledger, new, asked, limits, now, fingerprint=measured.fingerprint)
+    seal = ColumnSeal(settings.keyring)
+    job = await store(
+        stage.ledger, new, asked, limits, now, seal=seal, fingerprint=measured.fingerprint
+    )
     await start(stage.temporal, job)
     return job.job_id
 

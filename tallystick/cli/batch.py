@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from tallystick.cli.access import in_ledger, with_ledger
 from tallystick.cli.batch_following import follow, outcome, refusal, summary
-from tallystick.cli.batch_results import write_folder, write_lines
+from tallystick.cli.batch_results import opened, write_folder, write_lines
 from tallystick.cli.customer_terms import Id, in_force
 from tallystick.cli.output import JsonFlag, err, fail, note, parse_usd, print_json, print_rows
 from tallystick.contracts import CANCEL_UPDATE, BatchProgress, JobId, batch_workflow_id
@@ -29,6 +29,7 @@ from tallystick.ledger import batches
 from tallystick.ledger.batches import NewJob
 from tallystick.ledger.database import Ledger
 from tallystick.money import plain
+from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.guards import Limits
 from tallystick.pricing import pages
 from tallystick.pricing.explain import dollars
@@ -129,7 +130,10 @@ def submit(
 
     async def send(ledger: Ledger) -> BatchProgress:
         new = NewJob(job_id=name, customer_id=customer, max_cost_usd=limit)
-        job = await store(ledger, new, asked, limits, now, fingerprint=measured.fingerprint)
+        seal = ColumnSeal(settings.keyring)
+        job = await store(
+            ledger, new, asked, limits, now, seal=seal, fingerprint=measured.fingerprint
+        )
         await start(await connect_temporal(), job)
         async with ledger.begin() as tx:
             return await batches.progress(tx, name, datetime.now(UTC))
@@ -197,7 +201,7 @@ def results(
     async def write(ledger: Ledger) -> tuple[BatchProgress, int]:
         progress = await _progress(ledger, job)
         async with ledger.begin() as tx:
-            found = batches.results(tx, job)
+            found = opened(batches.results(tx, job), ColumnSeal(get_settings().keyring))
             if out is not None and out.suffix.lower() not in (".jsonl", ".json"):
                 return progress, await write_folder(found, out)
             return progress, await write_lines(found, out)

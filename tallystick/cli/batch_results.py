@@ -5,7 +5,8 @@ either. A request without a result yet is left out.
 """
 
 import json
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -13,6 +14,19 @@ from tallystick.cli.output import note, print_json
 from tallystick.ledger.batch_tables import ItemOutcome
 from tallystick.ledger.batches import ItemResult
 from tallystick.money import from_nano_usd, plain
+from tallystick.payloads.columns import ColumnSeal
+
+
+async def opened(
+    results: AsyncIterable[ItemResult], seal: ColumnSeal
+) -> AsyncGenerator[ItemResult, None]:
+    """Yield the results with the provider's lines as they came.
+
+    Raises:
+        PayloadUnreadableError: one is under a key that is not here.
+    """
+    async for result in results:
+        yield result if result.line is None else replace(result, line=seal.read_text(result.line))
 
 
 async def write_lines(results: AsyncIterable[ItemResult], out: Path | None) -> int:
