@@ -134,7 +134,7 @@ class World:
             await customers.set_stripe_customer(tx, name, mapped)
 
     def request(self, customer: str) -> RequestKey:
-        return RequestKey(customer_id=customer, request_id=f"request-{next(self._numbers)}")
+        return RequestKey(customer_id=customer, request_id=f"request-{next(self._numbers):03}")
 
     async def ask(
         self,
@@ -146,12 +146,13 @@ class World:
         fault: str | None = None,
         cached: bool = False,
         tokens: int = 400,
+        max_tokens: int = 64,
     ) -> Asked:
         """Ask a question that is answered at `at`; its events wait in the outbox."""
         key = key or self.request(customer)
         if fault is not None:
             await self.claude_fault(fault)
-        params = _body(key, model, tokens, cached=cached)
+        params = _body(key, model, tokens, max_tokens=max_tokens, cached=cached)
         attempt_id = await self._begin(key, params, at - _CALL_TAKES)
         await self.go(at)
         answer = await self.api.create(params)
