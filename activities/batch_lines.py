@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from activities.claude_api import ClaudeCallError
 from tallystick.errors import BATCH_RESULTS_CUT
 
-CHUNK_LINES = 1_000
+CHUNK_LINES = 2_000
 CHUNK_BYTES = 4_000_000
 """A chunk ends with whatever comes first: lines are one transaction, bytes are held in memory."""
 

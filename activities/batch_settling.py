@@ -57,32 +57,38 @@ class ChunkRater:
             NotOursError: for a line with a `custom_id` of somebody else's.
             UnreadableLineError: for one that is no result.
         """
-        rows = "".join([self._row(line) for line in lines])
+        # In the items' order, in which the ledger has them side by side; the file has none.
+        rows = sorted([self._row(line) for line in lines])
         return Chunk(
-            rows=rows.encode(),
+            rows="".join([row for _, row in rows]).encode(),
             lines=len(lines),
             from_byte=from_byte,
             to_byte=from_byte + sum(map(len, lines)),
         )
 
-    def _row(self, line: bytes) -> str:
+    def _row(self, line: bytes) -> tuple[int, str]:
+        """Return the item's number and its row."""
         read = _read(line)
+        number = self._number(read)
+        return number, f"{number}\t{self._fields(read, line)}\n"
+
+    def _fields(self, read: _Object, line: bytes) -> str:
+        """Return all fields but the number."""
         result = _object(read, "result")
         outcome = result.get("type")
-        about = f"{self._number(read)}\t{outcome}"
         text = _text(self._seal.text(line.decode().rstrip("\n")))
         if outcome == "succeeded":
             reply = self._reply(_object(result, "message"))
-            return f"{about}\tf\t{_NULL}\t{_NULL}\t{text}\t{reply}\n"
+            return f"succeeded\tf\t{_NULL}\t{_NULL}\t{text}\t{reply}"
         if outcome == "errored":
             error = _error(result)
             return (
-                f"{about}\t{'t' if passes(error[0]) else 'f'}\t{_text(error[0])}\t"
-                f"{_text(error[1])}\t{text}\t{_NO_REPLY}\n"
+                f"errored\t{'t' if passes(error[0]) else 'f'}\t{_text(error[0])}\t"
+                f"{_text(error[1])}\t{text}\t{_NO_REPLY}"
             )
         if outcome in ("expired", "canceled"):
             again = "t" if outcome == "expired" else "f"
-            return f"{about}\t{again}\t{outcome}\t{_NULL}\t{text}\t{_NO_REPLY}\n"
+            return f"{outcome}\t{again}\t{outcome}\t{_NULL}\t{text}\t{_NO_REPLY}"
         raise UnreadableLineError(f"a result of the unknown type {outcome!r}")
 
     def _number(self, read: _Object) -> int:

@@ -7,11 +7,12 @@ customer's terms, and the rest is whole numbers times whole numbers. Whatever is
 way is left to `reply_columns`, which this must agree with to the letter; a test holds it to that.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
+
+from pydantic_core import to_json
 
 from tallystick.ledger.terms import TermsInForce
 from tallystick.money import times
@@ -154,7 +155,7 @@ class PlainReplies:
     def _write(self, reply: PlainReply, tier: "_TierPrices | None") -> str | None:
         if tier is None:
             return None
-        counts, usage = reply.counts, json.dumps(reply.usage, separators=(",", ":"))
+        counts, usage = reply.counts, to_json(reply.usage).decode()
         cost = charge = 0
         lines: list[str] = []
         for quantity, kind in zip(counts, tier.kinds, strict=True):

@@ -64,7 +64,8 @@ _TOKENS = ", ".join(f"{kind}_tokens" for kind in TOKEN_KINDS)
 _TABLE = text(
     "CREATE TEMPORARY TABLE IF NOT EXISTS settling ("
     + ", ".join(f"{name} {type_}" for name, type_ in COLUMNS.items())
-    + ") ON COMMIT DELETE ROWS"
+    # Of its rows, which live for one statement, none is worth compressing.
+    + ") WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS"
 )
 _COPY = f"COPY settling ({', '.join(COLUMNS)}) FROM STDIN"
 
@@ -113,7 +114,7 @@ WITH ended AS (
         WHERE job_id = :job_id AND number = s.number
         LIMIT 1
     ) i
-    WHERE a.attempt_id = t.attempt_id AND a.outcome IN ('started', 'indeterminate')
+    WHERE a.attempt_id = t.attempt_id AND {batch_shards.OPEN}
     RETURNING a.attempt_id, a.request_id, a.fingerprint, a.model AS asked_model, a.prompt_chars,
         a.number AS attempts, t.round, i.document, i.highest_cost_usd, s.*
 ), recorded AS (
@@ -307,12 +308,12 @@ def _saved(done: Row[*tuple[Any, ...]], terms: PlanTerms) -> int:
 
 
 # --- The end of a file ----------------------------------------------------------------------------
-_UNREAD = text("""
+_UNREAD = text(f"""
 SELECT count(*)
 FROM batch_tries t JOIN attempts a USING (attempt_id)
 WHERE t.job_id = :job_id AND t.number BETWEEN :first_number AND :last_number AND t.shard = :shard
-    AND a.outcome IN ('started', 'indeterminate')
-""")
+    AND {batch_shards.OPEN}
+""")  # noqa: S608 - likewise
 
 
 async def unread(tx: Transaction, shard: BatchShard) -> int:

@@ -65,33 +65,45 @@ class Desk:
     def __init__(self, ledger: Ledger, customer: str):
         self.ledger, self.customer = ledger, customer
 
-    async def send(self, items: int, *, batch_id: str = "msgbatch_1") -> BatchShard:
+    async def send(
+        self, items: int, *, job_id: str = "job", batch_id: str = "msgbatch_1"
+    ) -> BatchShard:
         """Submit the job if it is not there, and put all that waits into a batch."""
         async with self.ledger.begin() as tx:
-            known = await batches.get(tx, "job")
+            known = await batches.get(tx, job_id)
         if known is None:
-            await submit(self.ledger, NewJob("job", self.customer), items_of("job", items))
+            await submit(self.ledger, NewJob(job_id, self.customer), items_of(job_id, items))
             async with self.ledger.begin() as tx:
-                key = RequestKey(customer_id=self.customer, request_id="job")
+                key = RequestKey(customer_id=self.customer, request_id=job_id)
                 await reservations.reserve(tx, key, conversation_id=None, nano_usd=RESERVED, at=NOW)
         async with self.ledger.begin() as tx:
-            shard = await batch_shards.plan(tx, "job", ShardLimits(10**5, 10**9), NOW)
+            shard = await batch_shards.plan(tx, job_id, ShardLimits(10**5, 10**9), NOW)
             assert shard is not None
             await batch_shards.set_sent(tx, shard, NOW)
             await batch_shards.set_running(tx, shard, batch_id, NOW, NOW + timedelta(days=1))
             await batch_shards.set_ended(tx, shard, ENDED, {})
-            return await batch_shards.get(tx, "job", shard.shard)
+            return await batch_shards.get(tx, job_id, shard.shard)
+
+    async def lose(self, items: int, *, job_id: str = "job") -> BatchShard:
+        """Submit a job, send all of it, and give up the batch for lost."""
+        await submit(self.ledger, NewJob(job_id, self.customer), items_of(job_id, items))
+        async with self.ledger.begin() as tx:
+            shard = await batch_shards.plan(tx, job_id, ShardLimits(10**5, 10**9), NOW)
+            assert shard is not None
+            await batch_shards.set_sent(tx, shard, NOW)
+            await batch_shards.give_up(tx, shard, NOW, "nobody answered")
+        return shard
 
     async def settle(self, shard: BatchShard, lines: Sequence[Line], *, at: int = 0) -> bool:
         """Settle lines as they would be in the file from some byte on."""
         async with self.ledger.begin() as tx:
-            job = await batches.existing(tx, "job")
+            job = await batches.existing(tx, shard.job_id)
             standing = await terms.standing(tx, self.customer, ENDED)
-            doubled = await batch_shards.any_lost(tx, "job")
+            doubled = await batch_shards.any_lost(tx, shard.job_id)
         assert standing is not None
         assert standing.agreed is not None
         billing = Billing(job, standing.agreed, ENDED, doubled=doubled)
-        mark = shard_mark("job", shard.shard)
+        mark = shard_mark(shard.job_id, shard.shard)
         raw = [
             json.dumps({"custom_id": f"{mark}{number}", "result": result}).encode() + b"\n"
             for number, result in lines
@@ -246,12 +258,7 @@ async def test_room_is_given_back_as_items_have_their_last_word(desk: Desk) -> N
 
 
 async def test_a_batch_that_was_lost_and_found_bills_nobody_twice(desk: Desk) -> None:
-    async with desk.ledger.begin() as tx:
-        await batches.submit(tx, NewJob("job", "acme"), _each(items_of("job", 4)))
-        lost = await batch_shards.plan(tx, "job", ShardLimits(10, 10**9), NOW)
-        assert lost is not None
-        await batch_shards.set_sent(tx, lost, NOW)
-        await batch_shards.give_up(tx, lost, NOW, "nobody answered")
+    lost = await desk.lose(4)
     second = await desk.send(4, batch_id="msgbatch_2")
     async with desk.ledger.begin() as tx:
         assert await batch_shards.set_running(tx, lost, "msgbatch_1", NOW, NOW)
@@ -307,8 +314,3 @@ async def test_prepaid_credit_is_burnt_with_the_records_in_one_line_each(ledger:
     async with ledger.begin() as tx:
         assert await wallet.balance(tx, "pre", ENDED) == 1_400_000 - sum(charges.values())
     await desk.must_tally()
-
-
-async def _each(items: Any) -> Any:
-    for item in items:
-        yield item

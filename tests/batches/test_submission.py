@@ -90,8 +90,8 @@ async def test_a_create_that_made_nothing_is_made_again_after_a_while(
 async def test_a_batch_that_turns_up_too_late_is_cancelled_and_bills_nobody_twice(
     jobs: Jobs,
 ) -> None:
-    # Nothing is served, nor seen by anybody, until each step is known to have been taken; what is in
-    # flight when the batch is cancelled is still served.
+    # Nothing is seen of it, nor served, until the step before is known to have been taken; what is
+    # in flight when the batch is cancelled is still served.
     await jobs.pace(hidden_for=3_600, items_per_second=0, in_flight=7)
     await jobs.house.claude.order("undelivered", match=CREATE)
     await jobs.start("twin", 40)
