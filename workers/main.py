@@ -42,6 +42,7 @@ from workers.batching import batching
 from workers.beating import Beating
 from workers.billing import Nudges, billing_activities
 from workers.plugin import TallystickPlugin
+from workers.reconciling import reconciling
 
 log = logging.getLogger("tallystick.worker")
 
@@ -50,7 +51,7 @@ class Role(StrEnum):
     """What a worker process does; several processes may share a role."""
 
     REQUESTS = "requests"
-    """Workflows, ledger steps, metering and accounts, on the queue `tallystick`."""
+    """Workflows, ledger steps, metering, accounts and reconciliation, on the queue `tallystick`."""
     CLAUDE = "claude"
     """Claude calls, on the queue `tallystick-claude`."""
 
@@ -142,6 +143,9 @@ async def working(
             batches = await stack.enter_async_context(
                 batching(ledger, where, settings, metering.send_meter_events, nudges)
             )
+            reconciliation = await stack.enter_async_context(
+                reconciling(ledger, where, settings, transport)
+            )
             quoting = QuotingActivities(ledger, api)
             large = PayloadActivities(ledger, client)
             workers.append(
@@ -159,6 +163,7 @@ async def working(
                         large.sweep_payloads,
                         *billing,
                         *batches,
+                        *reconciliation,
                     ],
                     plugins=[TallystickPlugin()],
                     interceptors=[Beating()],

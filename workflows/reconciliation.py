@@ -118,16 +118,15 @@ class ReconciliationWorkflow:
         differs, counting = await asyncio.gather(
             self._claude_lane(opened.step), self._stripe_lane()
         )
-        repaired = await self._take("apply_repairs")
-        if differs and repaired is not None and repaired.found:
-            await self._take("compare_claude", again=True)
-        if counting or (repaired is not None and (repaired.found or repaired.again)):
-            await workflow.sleep(opened.settles, summary="Stripe counts what it was sent")
         if counting:
-            # What could not be judged has no row that could be looked at again.
+            await _let_stripe_count(opened.settles)
             await self._take("compare_stripe", again=True)
-        else:
-            await self._take("recheck_discrepancies")
+        repaired = await self._take("apply_repairs")
+        if repaired is not None and (repaired.found or repaired.again):
+            if differs:
+                await self._take("compare_claude", again=True)
+            await _let_stripe_count(opened.settles)
+        await self._take("recheck_discrepancies")
         result = await self._close(opened.step)
         if result.over_tolerance:
             workflow.upsert_search_attributes(  # pyright: ignore[reportUnknownMemberType]
@@ -235,6 +234,10 @@ class ReconciliationWorkflow:
         ]
         lines += [f"- under way: {step}" for step in self._running]
         workflow.set_current_details("\n".join(lines))
+
+
+async def _let_stripe_count(settles: timedelta) -> None:
+    await workflow.sleep(settles, summary="Stripe counts what it was sent")
 
 
 def _scheduled_at(info: workflow.Info) -> datetime | None:

@@ -2,7 +2,7 @@
 
 Stand-ins and workers go by the present, so what was used earlier is entered: the attempt and its
 usage record are committed as of then, Claude's report is told of the call, and a worker sends the
-meter events, dated as the record is. Each of the three can be left out.
+meter events, dated as the record is.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from tallystick.ledger import attempts
 from tallystick.ledger.attempts import Begun, Completion, NewAttempt
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Outcome
+from tallystick.metering import CHARGE_METER, meter_identifier
 from tallystick.reconciling.intervals import HOUR, whole_hour
 from tests.pricing.replies import reply, usage
 from tests.support.house import PATIENCE, Control
@@ -39,13 +40,18 @@ class Past:
         self._ledger, self._temporal, self._claude = ledger, temporal, claude
 
     async def use(
-        self, customer: str, at: datetime, prompt: int = 1_000, answer: int = 200, *,
-        reported: bool = True, metered: bool = True,
-    ) -> RequestKey:  # fmt: skip
+        self,
+        customer: str,
+        at: datetime,
+        prompt: int = 1_000,
+        answer: int = 200,
+        *,
+        request_id: str | None = None,
+    ) -> RequestKey:
         """Have a request answered at `at`."""
-        number = next(_numbers)
-        key = RequestKey(customer_id=customer, request_id=f"past-{number}")
-        message = reply(MODEL, usage(prompt, answer), id=f"msg_past_{number}")
+        request_id = request_id or f"past-{next(_numbers)}"
+        key = RequestKey(customer_id=customer, request_id=request_id)
+        message = reply(MODEL, usage(prompt, answer), id=f"msg_{request_id}")
         attempt = await self._begin(key, at)
         done = Completion(
             Outcome.SUCCEEDED, message_id=message["id"], usage=message["usage"], reply=message
@@ -54,13 +60,20 @@ class Past:
         order = RecordOrder(key=key, attempt_id=attempt)
         steps = LedgerActivities(self._ledger)
         recorded = await ActivityEnvironment().run(steps.record_usage, order)
-        if reported:
-            await self.reported(at, prompt, answer)
-        if metered:
-            events = MeterOrder(key=key, events=recorded.meter_events)
-            sent = await deliver(self._temporal, [events], patience=PATIENCE)
-            assert sent.delivered == 1, sent
+        await self.reported(at, prompt, answer)
+        events = MeterOrder(key=key, events=recorded.meter_events)
+        sent = await deliver(self._temporal, [events], patience=PATIENCE)
+        assert sent.delivered == 1, sent
         return key
+
+    async def use_and_lose_the_charge(
+        self, stripe: Control, customer: str, at: datetime, prompt: int = 30_000
+    ) -> RequestKey:
+        """Have a request answered whose charge Stripe takes, remembers, and does not count."""
+        request_id = f"past-{next(_numbers)}"
+        identifier = meter_identifier(customer, request_id, CHARGE_METER)
+        await stripe.order("lost_event", identifier=identifier)
+        return await self.use(customer, at, prompt, request_id=request_id)
 
     async def lose(
         self, customer: str, at: datetime, prompt: int = 1_000, answer: int = 200
