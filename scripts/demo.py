@@ -7,16 +7,31 @@ goes to standard error. The exit code is 0 only if the records tally.
 import asyncio
 import json
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from demo_parts import batched_documents, billed_requests, closed_periods, faults
+from demo_parts import (
+    batched_documents,
+    billed_requests,
+    closed_periods,
+    faults,
+    reconciled_day,
+)
 from demo_parts.batched_documents import Batched
 from demo_parts.billed_requests import Result
 from demo_parts.closed_periods import Closed
 from demo_parts.documents import Document, read_documents
-from demo_parts.show import err, out, print_statement, print_tally, print_verdict
+from demo_parts.reconciled_day import Mended
+from demo_parts.show import (
+    err,
+    out,
+    print_mended,
+    print_statement,
+    print_tally,
+    print_verdict,
+)
 from demo_parts.stage import Stage, fresh_folder, stage
 
 from tallystick.errors import TallystickError
@@ -58,6 +73,7 @@ async def _play(
     assert playing is not None
     # As for Ctrl-C: what was started is stopped in order.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    began = datetime.now(UTC)
     async with stage(settings, home) as on:
         err.print(f"Temporal's Web UI: {on.local.temporal.ui_url}")
         result = await billed_requests.run(on, requests, texts)
@@ -75,13 +91,21 @@ async def _play(
             closed = await closed_periods.run(on)
         else:
             err.print("a real Stripe's clock cannot be moved on: no period is closed")
-        if as_json:
-            _print_json(result, batched, closed)
-        else:
+        if not as_json:
             _print_statements(closed)
+        mended: Mended | None = None
+        if {"claude", "stripe"} <= on.local.sandboxed:
+            mended = await reconciled_day.run(on, began)
+            if not as_json:
+                out.print()
+                print_mended(mended.seen, agrees=mended.agrees)
+        else:
+            err.print("a real hour has to be over first: `tallystick reconcile` compares it then")
+        if as_json:
+            _print_json(result, batched, closed, mended)
         if keep:
             await _stay(on, result)
-    acts = [*([batched] if batched else []), *closed]
+    acts = [each for each in (batched, *closed, mended) if each is not None]
     return not result.tally.differences() and all(each.agrees for each in acts)
 
 
@@ -91,13 +115,16 @@ def _services(sandboxed: frozenset[str]) -> str:
     return "stand-ins for " + " and ".join(name.capitalize() for name in sorted(sandboxed))
 
 
-def _print_json(result: Result, batched: Batched | None, closed: list[Closed]) -> None:
+def _print_json(
+    result: Result, batched: Batched | None, closed: list[Closed], mended: Mended | None
+) -> None:
     shown = {
         **result.tally.as_json(),
         "faults": result.applied,
         "seconds": round(result.seconds, 1),
         "batch": batched and batched.as_json(),
         "statements": [each.as_json() for each in closed],
+        "reconciliation": mended and mended.as_json(),
     }
     typer.echo(json.dumps(shown))
 

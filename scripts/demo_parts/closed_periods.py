@@ -1,4 +1,4 @@
-"""The last act: one customer per billing model, a month in virtual time, and their statements.
+"""The third act: one customer per billing model, a month in virtual time, and their statements.
 
 The requests are real ones, billed and metered as any other. Then the clocks of the three billing
 cycles and of the Stripe stand-in are moved on, past the end of the period: the drafts are held, the
@@ -162,7 +162,7 @@ async def _until_metered(stage: Stage, ids: list[str]) -> None:
                         return
                 await asyncio.sleep(_LOOK_EVERY)
     except TimeoutError:
-        raise TallystickError("meter events of the last act were not acknowledged") from None
+        raise TallystickError("meter events of the third act were not acknowledged") from None
 
 
 async def _closed(stage: Stage, customer_id: str) -> Closed:

@@ -15,12 +15,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tallystick.cli.reconcile_show import print_differences, print_totals
 from tallystick.ledger.account_tables import Invoice
 from tallystick.money import plain
 from tallystick.plans.statement import Statement
 from tallystick.statements.seen import seen_of
 from tallystick.statements.sheet import lay_out
 from tallystick.statements.text import as_text
+from tallystick.tally_report.page import Seen
 
 from .tally import CHARGE, COST, KINDS, Figures, Tally, amount
 
@@ -98,6 +100,18 @@ def print_statement(statement: Statement, invoices: Sequence[Invoice], *, agrees
         out.print("Stripe has not collected what the statement says.", style="red")
     elif invoices:
         out.print("Stripe has collected it, to the cent.", style="bold green")
+
+
+def print_mended(seen: Seen, *, agrees: bool) -> None:
+    """Print what a reconciliation has compared, found and mended."""
+    print_totals(seen)
+    print_differences(seen)
+    if agrees:
+        out.print(
+            "The lost event is found and counted: the records tally again.", style="bold green"
+        )
+    else:
+        out.print("The records do not tally yet.", style="red")
 
 
 def _row(table: Table, name: str, cells: list[str | None]) -> None:

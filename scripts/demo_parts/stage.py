@@ -24,8 +24,13 @@ from tallystick.temporal import connect_temporal
 
 from .show import err
 
-_BATCHES = {"TALLYSTICK_BATCH_REQUESTS": "50", "TALLYSTICK_BATCH_POLL": "1"}
-"""Small batches and quick looks at a stand-in's, so that there is something to watch."""
+_QUICK = {
+    "TALLYSTICK_BATCH_REQUESTS": "50",
+    "TALLYSTICK_BATCH_POLL": "1",
+    "TALLYSTICK_SUMMARIES_SETTLE": "1",
+}
+"""Small batches and quick looks at a stand-in's, so that there is something to watch; and its sums
+count what it has acknowledged at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ async def stage(settings: Settings, home: Path) -> AsyncGenerator[Stage, None]:
         if "stripe" not in local.sandboxed:
             made = (await ensure_catalog(stripe)).made
             err.print(f"made in your Stripe account: {', '.join(made) or 'nothing new'}")
-        await local.start_worker(**(_BATCHES if "claude" in local.sandboxed else {}))
+        await local.start_worker(**(_QUICK if "claude" in local.sandboxed else {}))
         ledger = Ledger(local.database_url, pool_size=4)
         stack.push_async_callback(ledger.close)
         http = await stack.enter_async_context(httpx.AsyncClient())
