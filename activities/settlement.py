@@ -159,5 +159,9 @@ async def _wallet(
 
 def _lost(calls: LostCalls) -> LostAttempts:
     return LostAttempts(
-        failed=calls.failed, unknown=calls.unknown, estimated_cost_usd=calls.estimated_cost_usd
+        failed=calls.failed,
+        unknown=calls.unknown,
+        estimated_cost_usd=calls.estimated_cost_usd,
+        settled=calls.settled,
+        settled_cost_usd=calls.settled_cost_usd,
     )

@@ -2,10 +2,10 @@
 
 No plan charges them to the customer (requirement 13), so they are ours, and they would be invisible
 in sums over usage records. A call that Claude answered with an error is taken as free: such an
-answer carries no usage (facts on Claude, 'Errors'). A call whose outcome nobody knows is estimated:
-by what the broken stream had reported, which it cost at least, or else by the likely size of its
-prompt. Only Claude's own report can say what it was; these figures are labelled as estimates
-wherever they are shown, and are never part of a bill.
+answer carries no usage (facts on Claude, 'Errors'). What a call of unknown outcome has cost is told
+by Claude's own report, once reconciliation has settled it. Until then it is estimated: by what the
+broken stream had reported, which it cost at least, or else by the likely size of its prompt.
+Estimates are labelled so wherever they are shown, and neither figure is ever part of a bill.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tallystick.ledger import attempts
+from tallystick.ledger import attempt_settlements, attempts
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Attempt
 from tallystick.pricing import estimate_cost, rate
@@ -23,12 +23,15 @@ from tallystick.pricing import estimate_cost, rate
 class LostCalls:
     """A customer's calls that failed or whose outcome is unknown; calls in flight are neither.
 
-    `estimated_cost_usd` is what those of unknown outcome may have cost us, at Claude's prices.
+    `estimated_cost_usd` is what the `unknown` may have cost us, at Claude's prices. What the
+    `settled` have cost is known by Claude's report, nothing for those that were not served.
     """
 
     failed: int = 0
     unknown: int = 0
     estimated_cost_usd: Decimal = Decimal(0)
+    settled: int = 0
+    settled_cost_usd: Decimal = Decimal(0)
 
 
 async def lost_calls(
@@ -45,6 +48,9 @@ async def lost_calls(
     lost: dict[str, LostCalls] = {}
     for customer, failed in await attempts.count_failed(tx, customer_id, start=start, end=end):
         lost[customer] = LostCalls(failed=failed)
+    for row in await attempt_settlements.by_customer(tx, customer_id, start=start, end=end):
+        calls = lost.setdefault(row.customer_id, LostCalls())
+        calls.settled, calls.settled_cost_usd = row.settled, Decimal(row.cost)
     async for attempt in attempts.indeterminate(tx, customer_id, start=start, end=end):
         calls = lost.setdefault(attempt.customer_id, LostCalls())
         calls.unknown += 1

@@ -1,7 +1,7 @@
 """`tallystick usage`, `stuck` and `ledger export`: what was used, what waits, the evidence."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -46,7 +46,8 @@ def register(app: typer.Typer) -> None:
 def usage(customer: Customer = "", as_json: bool = JsonFlag) -> None:
     """Show what each customer used, what it cost and what was charged.
 
-    Calls without an answer are our cost and not the customer's; what they cost is an estimate.
+    Calls without an answer are our cost and not the customer's; until reconciliation has settled
+    them, what they cost is an estimate.
     """
 
     async def look(tx: Transaction) -> tuple[list[Totals], dict[str, LostCalls]]:
@@ -71,11 +72,15 @@ def usage(customer: Customer = "", as_json: bool = JsonFlag) -> None:
     )
     if lost:
         print_rows(
-            ("customer", "failed", "outcome unknown", "our cost $ (estimated)"),
-            [
-                (name, calls.failed, calls.unknown, calls.estimated_cost_usd)
-                for name, calls in sorted(lost.items())
-            ],
+            (
+                "customer",
+                "failed",
+                "outcome unknown",
+                "our cost $ (estimated)",
+                "settled",
+                "our cost $",
+            ),
+            [(name, *astuple(calls)) for name, calls in sorted(lost.items())],
             title="Calls without an answer, charged to nobody",
         )
 

@@ -8,17 +8,18 @@ that were not are settled where nothing is left over: where all of the time in w
 been served was compared, and nothing is reported of their model that is not explained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import Row, func, select, text
 from sqlmodel import col
 
+from tallystick.ledger import attempts
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.reconciliation_tables import Reconciliation
-from tallystick.ledger.tables import OPEN_ATTEMPTS
+from tallystick.ledger.reconciliation_tables import AttemptSettlement, Reconciliation
+from tallystick.ledger.tables import OPEN_ATTEMPTS, Attempt, Outcome
 from tallystick.pricing import TOKEN_KINDS, TokenKind, price_book
 from tallystick.reconciling.edges import NEAR
 from tallystick.reconciling.findings import Kind, Pair
@@ -37,6 +38,35 @@ _INSERT = f"""
         cost_usd, shared, words
     )
 """
+
+
+# --- Reading --------------------------------------------------------------------------------------
+_HOLDS = col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE])
+
+
+async def by_customer(
+    tx: Transaction,
+    customer_id: str | None = None,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Sequence[Row[str, int, Decimal]]:
+    """Return each customer with settled calls: `settled`, how many, and their `cost` in dollars.
+
+    Of all times, or of calls begun in [start, end).
+    """
+    statement = (
+        select(
+            col(Attempt.customer_id),
+            func.count().label("settled"),
+            func.sum(col(AttemptSettlement.cost_usd)).label("cost"),
+        )
+        .join(AttemptSettlement, col(AttemptSettlement.attempt_id) == col(Attempt.attempt_id))
+        .where(*attempts.begun(customer_id, start, end), _HOLDS)
+        .group_by(col(Attempt.customer_id))
+    )
+    return (await tx.execute(statement)).all()
+
 
 # --- Served ---------------------------------------------------------------------------------------
 _SETTLE = text(

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col
 
 from tallystick.contracts import RequestKey
 from tallystick.ledger.database import Transaction, entity
+from tallystick.ledger.reconciliation_tables import AttemptSettlement
 from tallystick.ledger.tables import Attempt, Outcome, UsageRecord
 
 
@@ -213,7 +214,7 @@ async def count_failed(
     """
     statement = (
         select(col(Attempt.customer_id), func.count())
-        .where(*_begun(customer_id, start, end), col(Attempt.outcome) == Outcome.FAILED)
+        .where(*begun(customer_id, start, end), col(Attempt.outcome) == Outcome.FAILED)
         .group_by(col(Attempt.customer_id))
     )
     return (await tx.execute(statement)).all()
@@ -226,17 +227,22 @@ async def indeterminate(
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> AsyncGenerator[Attempt, None]:
-    """Yield the calls, of all times or begun in [start, end), whose outcome nobody knows."""
+    """Yield the calls, of all times or begun in [start, end), whose outcome nobody knows.
+
+    What reconciliation has settled is known.
+    """
+    settled = exists().where(col(AttemptSettlement.attempt_id) == col(Attempt.attempt_id))
     statement = select(Attempt).where(
-        *_begun(customer_id, start, end), col(Attempt.outcome) == Outcome.INDETERMINATE
+        *begun(customer_id, start, end), col(Attempt.outcome) == Outcome.INDETERMINATE, ~settled
     )
     async for row in await tx.stream(statement):
         yield entity(Attempt, row)
 
 
-def _begun(
+def begun(
     customer_id: str | None, start: datetime | None, end: datetime | None
 ) -> list[ColumnElement[bool]]:
+    """Return the conditions on calls of one customer, or begun in [start, end); None is all."""
     conditions: list[ColumnElement[bool]] = []
     if customer_id is not None:
         conditions.append(col(Attempt.customer_id) == customer_id)

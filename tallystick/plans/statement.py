@@ -11,6 +11,7 @@ customer's copy (`for_customer`).
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -216,11 +217,16 @@ class CostLine(_Frozen):
 
 
 class LostAttempts(_Frozen):
-    """Calls that brought no answer: our cost, charged to nobody (`tallystick.lost_calls`)."""
+    """Calls that brought no answer: our cost, charged to nobody (`tallystick.lost_calls`).
+
+    Of the `settled` it is known by Claude's report what they have cost.
+    """
 
     failed: int
     unknown: int
     estimated_cost_usd: Usd
+    settled: int = 0
+    settled_cost_usd: Usd = Decimal(0)
 
 
 class OperatorCopy(_Frozen):
@@ -228,8 +234,8 @@ class OperatorCopy(_Frozen):
 
     `earned_usd` is what the period's own service earns: this statement's lines without the next
     period's base fee and corrections of earlier periods' meters, with this period's own fee, and
-    credits used that were paid for. `margin_usd` is that less the cost of the answers and the
-    estimate for lost calls, before any fee for payments.
+    credits used that were paid for. `margin_usd` is that less the cost of the answers and of lost
+    calls, known or estimated, before any fee for payments.
     """
 
     costs: tuple[CostLine, ...]

@@ -114,11 +114,12 @@ def _operator(
             *_paid_credit_used(beside.wallet),
         ]
     )
-    spent = total([billed.cost_usd, beside.lost.estimated_cost_usd])
+    lost = beside.lost
+    spent = total([billed.cost_usd, lost.estimated_cost_usd, lost.settled_cost_usd])
     return OperatorCopy(
         costs=billed.costs(),
         cost_usd=billed.cost_usd,
-        lost=beside.lost,
+        lost=lost,
         earned_usd=earned,
         margin_usd=EXACT.subtract(earned, spent),
     )

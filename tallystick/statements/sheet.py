@@ -308,6 +308,8 @@ def _operator(
                 -lost.estimated_cost_usd,
             )
         )
+    if lost.settled:
+        rows.append((f"calls without an answer ({lost.settled} settled)", -lost.settled_cost_usd))
     margin = own.margin_usd
     if fees is not None and (paying := processing_fees(invoices, fees)):
         rows.append(("processing fees on what was paid", -paying))
