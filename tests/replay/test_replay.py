@@ -7,7 +7,13 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from tallystick.contracts import BILLING_CYCLE, CLAUDE_REQUEST, MESSAGE_BATCH, SWEEP
+from tallystick.contracts import (
+    BILLING_CYCLE,
+    CLAUDE_REQUEST,
+    MESSAGE_BATCH,
+    RECONCILIATION,
+    SWEEP,
+)
 from tests.replay.paths import WORKFLOWS
 from tests.replay.record import HISTORIES, without_origin
 from workers import plugin
@@ -54,6 +60,7 @@ def test_a_recording_tells_nothing_of_the_machine(workflow: str, path: str) -> N
         (BILLING_CYCLE, "subscription_period_closed", "settle_period"),
         (SWEEP, "swept", "wake_accounts"),
         (MESSAGE_BATCH, "settled", "follow_batches"),
+        (RECONCILIATION, "clean", "compare_stripe"),
     ],
 )
 async def test_a_history_that_this_code_did_not_write_is_noticed(

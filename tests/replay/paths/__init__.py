@@ -7,12 +7,19 @@ a path has no recording.
 
 from types import ModuleType
 
-from tallystick.contracts import BILLING_CYCLE, CLAUDE_REQUEST, MESSAGE_BATCH, SWEEP
-from tests.replay.paths import billing_cycle, claude_request, message_batch, sweep
+from tallystick.contracts import (
+    BILLING_CYCLE,
+    CLAUDE_REQUEST,
+    MESSAGE_BATCH,
+    RECONCILIATION,
+    SWEEP,
+)
+from tests.replay.paths import billing_cycle, claude_request, message_batch, reconciliation, sweep
 
 WORKFLOWS: dict[str, ModuleType] = {
     CLAUDE_REQUEST: claude_request,
     BILLING_CYCLE: billing_cycle,
     MESSAGE_BATCH: message_batch,
     SWEEP: sweep,
+    RECONCILIATION: reconciliation,
 }

@@ -8,7 +8,6 @@ from typing import Any
 from temporalio.client import WorkflowHandle
 
 from tallystick.contracts import RECONCILIATION, TASK_QUEUE, ReconcileOrder, ReconcileResult
-from tallystick.metering import CHARGE_METER
 from tallystick.reconciling.intervals import HOUR
 from tests.replay.stage import Stage
 from tests.support.house import House, open_house
@@ -34,8 +33,8 @@ async def clean_day(house: House, past: Past, start: datetime) -> Run:
 
 
 async def repaired(house: House, past: Past, start: datetime) -> Run:
-    await house.stripe.order("lost_event", match=CHARGE_METER)
-    await past.use(house.customer, start, 30_000)
+    await past.use_and_lose_the_charge(house.stripe, house.customer, start)
+    await house.stripe.post("clock", {"advance": 25 * HOUR.total_seconds()})  # and has forgotten it
     await past.lose(house.customer, start + 20 * MINUTE)
     run = await _started(house, "repaired", start)
     assert (await run.result()).over_tolerance == 0
@@ -51,7 +50,7 @@ async def left_to_a_person(house: House, past: Past, start: datetime) -> Run:
 
 async def failing_pair(house: House, past: Past, start: datetime) -> Run:
     await past.use(house.customer, start)
-    await house.stripe.order("unauthorized", match="event_summaries", times=None)
+    await house.stripe.order("refused", match="event_summaries", times=None, status=401)
     run = await _started(house, "failing_pair", start)
     assert (await run.result()).failed
     return run
