@@ -114,6 +114,7 @@ class StripeComparisonActivities:
             await ask_for_hours(counts, meters, progress, activity.info().attempt)
             looked_into = progress.differing[:MOST_NARROWED]
             narrowed = await StripeMinutes(self._ledger, counts, since).of_hours(looked_into)
+            progress.calls = counts.calls
             _stop_for(narrowed)
             differences = judge(narrowed.minutes, step.now)
             differences += [
@@ -132,7 +133,7 @@ class StripeComparisonActivities:
         return Reconciled(
             words=_in_words(len(meters), len(stuck), len(differences), waiting, progress.unknown),
             found=len(stuck) + len(differences),
-            calls=counts.calls,
+            calls=progress.calls,
             again=waiting > 0,
         )
 
@@ -160,9 +161,12 @@ class StripeComparisonActivities:
             left = [
                 row.key
                 async for row in before
-                if _is_sum(row) and (_where(row) not in asked or _covered(row, unjudged))
+                if _is_sum(row) and (Place.of(row).key not in asked or _covered(row, unjudged))
             ]
             await _settle(tx, step, Pair.OUTBOX_STRIPE, findings, left)
+            await reconciliations.count_calls(
+                tx, step.reconciliation_id, "compare_stripe", progress.calls
+            )
             if progress.unknown:
                 return
             counted = _counted(meters, progress)
@@ -185,7 +189,8 @@ class StripeComparisonActivities:
                 found = discrepancies.find(tx, start=step.now - TAKEN_FOR, unsettled=True)
                 rows = [each async for each in found if each.pair in _OURS]
             counts = StripeCounts(self._summaries)
-            places = [_place_of(row) for row in rows if _is_sum(row)][:MOST_NARROWED]
+            differing = dict.fromkeys(Place.of(row) for row in rows if _is_sum(row))
+            places = list(differing)[:MOST_NARROWED]
             minutes = StripeMinutes(self._ledger, counts, step.now - self._settles)
             narrowed = await minutes.of_places(places)
             findings = [
@@ -198,9 +203,9 @@ class StripeComparisonActivities:
                 row
                 for row in rows
                 if not _is_sum(row)
-                or (_place_of(row) in places and not _covered(row, narrowed.unjudged))
+                or (Place.of(row) in places and not _covered(row, narrowed.unjudged))
             ]
-            settled = await self._settle_again(step, looked_at, findings)
+            settled = await self._settle_again(step, looked_at, findings, counts.calls)
             _stop_for(narrowed)
         return Reconciled(
             words=f"{len(rows)} looked at again: {settled} agree by now, {len(findings)} differ",
@@ -231,11 +236,18 @@ class StripeComparisonActivities:
         return found
 
     async def _settle_again(
-        self, step: ReconcileStep, rows: Sequence[Discrepancy], findings: Sequence[Finding]
+        self,
+        step: ReconcileStep,
+        rows: Sequence[Discrepancy],
+        findings: Sequence[Finding],
+        calls: int,
     ) -> int:
         seen = {finding.key for finding in findings}
         agree = [row for row in rows if row.key not in seen]
         async with transaction(self._ledger) as tx:
+            await reconciliations.count_calls(
+                tx, step.reconciliation_id, "recheck_discrepancies", calls
+            )
             for row in agree:
                 await discrepancies.change_state(
                     tx,
@@ -312,21 +324,9 @@ def _is_sum(row: Discrepancy) -> bool:
     return row.pair == Pair.OUTBOX_STRIPE and row.kind != Kind.NOT_DELIVERED
 
 
-def _place_of(row: Discrepancy) -> Place:
-    return Place(
-        customer_id=row.place["customer_id"],
-        meter=row.place["meter"],
-        start=row.start_at,
-        end=row.end_at,
-    )
-
-
-def _where(row: Discrepancy) -> tuple[str, str]:
-    return (row.place["customer_id"], row.place["meter"])
-
-
 def _covered(row: Discrepancy, places: Sequence[Place]) -> bool:
-    return any(place.covers(*_where(row), row.start_at) for place in places)
+    of = Place.of(row)
+    return any(place.covers(of) for place in places)
 
 
 def _counted(meters: Sequence[MeterHours], progress: Progress) -> list[UnitHour]:
@@ -351,18 +351,18 @@ def _totals(hours: Sequence[UnitHour]) -> dict[str, int]:
 def _in_words(
     meters: int, stuck: int, differences: int, waiting: int, unknown: Sequence[str]
 ) -> str:
-    said = [f"asked about {meters} of customers' meters"]
+    said: list[str] = []
     if differences:
         said.append(f"Stripe counts otherwise than it was sent in {_places(differences)}")
     elif not waiting and not unknown:
         said.append("Stripe counts what it was sent")
     if stuck:
-        said.append(f"has not acknowledged what waits in {_places(stuck)}")
+        said.append(f"it has not acknowledged what waits in {_places(stuck)}")
     if waiting:
         said.append(f"{_places(waiting)} cannot be judged yet")
     if unknown:
-        said.append(f"of {len(unknown)} meters nothing is known: {unknown[0]}")
-    return "; ".join(said)
+        said.append(f"of {len(unknown)} nothing is known: {unknown[0]}")
+    return f"{meters:,} customers' meters: {'; '.join(said)}"
 
 
 def _places(number: int) -> str:

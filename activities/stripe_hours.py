@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -18,6 +18,7 @@ from activities.failures import failure
 from activities.stripe_clients import Refusal
 from activities.stripe_counts import StripeCounts, everybodys, passes
 from tallystick.ledger.outbox_sums import MeterHours
+from tallystick.ledger.reconciliation_tables import Discrepancy
 from tallystick.metering import UNITS
 from tallystick.reconciling.meter_minutes import HOUR
 from tallystick.reconciling.narrowing import differing
@@ -38,15 +39,31 @@ MOST_TOLD = 2_000
 class Place(BaseModel):
     """A span of one customer's time on one meter."""
 
+    model_config = ConfigDict(frozen=True)
+
     customer_id: str
     meter: str
     start: datetime
     end: datetime
 
-    def covers(self, customer_id: str, meter: str, at: datetime) -> bool:
-        """Tell whether the instant at that place is in it."""
-        same = (self.customer_id, self.meter) == (customer_id, meter)
-        return same and self.start <= at < self.end
+    @classmethod
+    def of(cls, row: Discrepancy) -> "Place":
+        """Return where a discrepancy of meter events is."""
+        return cls(
+            customer_id=row.place["customer_id"],
+            meter=row.place["meter"],
+            start=row.start_at,
+            end=row.end_at,
+        )
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The customer and the meter."""
+        return (self.customer_id, self.meter)
+
+    def covers(self, other: "Place") -> bool:
+        """Tell whether the other one begins in it."""
+        return self.key == other.key and self.start <= other.start < self.end
 
 
 class DifferingHour(BaseModel):
