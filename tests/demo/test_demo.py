@@ -77,6 +77,13 @@ async def test_a_run_with_every_fault_ends_in_one_object_that_tallies():
     assert [each["model"] for each in shown["statements"]] == ["pass-through", "hybrid", "prepaid"]
     assert all(each["agrees"] and float(each["usage_usd"]) > 2 for each in shown["statements"])
     assert [bool(each["invoices"]) for each in shown["statements"]] == [True, True, False]
+    # One event that Stripe forgot is found and sent again; lost calls turn out as our cost.
+    day = shown["reconciliation"]
+    assert day["agrees"] is True
+    assert day["differences"]["lost_event, settled"] == 1
+    assert day["differences"].keys() == {"lost_event, settled", "lost_call, settled"}
+    assert day["repairs"].keys() == {"resend, done", "settle_attempts, done"}
+    assert day["repairs"]["settle_attempts, done"] == lost["served"]
 
 
 async def test_with_both_keys_set_it_uses_what_answers_at_the_base_addresses(tmp_path: Path):
@@ -102,6 +109,7 @@ async def test_with_both_keys_set_it_uses_what_answers_at_the_base_addresses(tmp
     assert shown["lost_attempts"]["served"] is None  # the real Claude cannot be asked
     assert shown["batch"] is None  # a real one takes up to a day
     assert shown["statements"] == []  # nor can a real Stripe's clock be moved on
+    assert shown["reconciliation"] is None  # nor is the day over
 
 
 @pytest.mark.parametrize(
