@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tallystick.cli.access import in_ledger, with_ledger
-from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
+from tallystick.cli.output import JsonFlag, fail, note, print_json
 from tallystick.cli.reconcile_show import Number, existing_difference
 from tallystick.ledger import discrepancies
 from tallystick.ledger.database import Ledger, Transaction
@@ -34,7 +34,7 @@ def apply(
         print_json(_as_dict(applied, dry_run=not yes))
     else:
         _tell(applied, dry_run=not yes)
-    if yes and any(each.outcome in ("refused", "later") for each in applied.subjects):
+    if yes and any(each.outcome != "done" and not each.earlier for each in applied.subjects):
         raise typer.Exit(1)
 
 
@@ -81,22 +81,13 @@ async def _apply(ledger: Ledger, number: int, *, dry_run: bool) -> "AppliedRepai
 
 
 def _tell(applied: "AppliedRepair", *, dry_run: bool) -> None:
-    if applied.subjects:
-        print_rows(
-            ("what", "subject", "outcome"),
-            [(each.words, each.subject, _outcome(each)) for each in applied.subjects],
-            title=applied.words,
-        )
-    else:
-        note(applied.words)
-    if dry_run and any(each.outcome == "ready" for each in applied.subjects):
+    note(applied.words)
+    for each in applied.subjects:
+        typer.echo(f"{each.outcome}{', before' if each.earlier else ''}: {each.words}")
+    if not dry_run:
+        note(f"difference {applied.discrepancy_id} is {applied.state}")
+    elif any(each.outcome == "ready" for each in applied.subjects):
         note("nothing is done; --yes does it")
-    elif not dry_run:
-        note(f"the difference is {applied.state}")
-
-
-def _outcome(subject: Any) -> str:
-    return f"{subject.outcome}, before" if subject.earlier else subject.outcome
 
 
 def _as_dict(applied: "AppliedRepair", *, dry_run: bool) -> dict[str, Any]:

@@ -31,8 +31,10 @@ from tallystick.sandbox.server import serve
 from tallystick.sandbox.stripe import create_stripe_app
 from tallystick.services import Endpoints
 from tallystick.settings import Settings
+from tallystick.temporal import connect_temporal
 from tests.cli.shell import SECRET, Shell, until_said
 from tests.support.house import PATIENCE, Control
+from tests.support.past import Past
 
 _numbers = itertools.count(1)
 
@@ -47,6 +49,8 @@ class Production:
     stripe_client: StripeClient
     stripe: Control
     """The stand-in's other side."""
+    past: Past
+    """Usage in hours that are over."""
 
     async def customer(self) -> str:
         """Add a customer that no other test has, without the command, which has its own tests."""
@@ -107,6 +111,7 @@ async def production(
             DATABASE_URL=database_url,
             TEMPORAL_ADDRESS=temporal.address,
             ANTHROPIC_API_KEY=f"sk-ant-{SECRET}",
+            ANTHROPIC_ADMIN_KEY=f"sk-ant-admin-{SECRET}",
             ANTHROPIC_BASE_URL=claude_url,
             STRIPE_API_KEY=f"sk_live_{SECRET}",
             STRIPE_API_BASE=stripe_url,
@@ -114,6 +119,7 @@ async def production(
             TALLYSTICK_METER_LINGER="0.05",
             TALLYSTICK_BATCH_POLL="0.2",
             TALLYSTICK_SHUTDOWN_GRACE="5",
+            TALLYSTICK_SUMMARIES_SETTLE="0",
         )
         await shell("setup")
         await shell("stripe", "setup")
@@ -123,11 +129,18 @@ async def production(
         ledger = Ledger(database_url, pool_size=1)
         stack.push_async_callback(ledger.close)
         stripe = await stack.enter_async_context(stripe_client(where, Settings()))
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=stripe_url, timeout=PATIENCE)
-        )
-        asking = await Client.connect(temporal.address)
-        yield Production(shell, asking, ledger, stripe, Control(http))
+        to_claude, to_stripe = [
+            Control(
+                await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=PATIENCE))
+            )
+            for url in (claude_url, stripe_url)
+        ]
+        connected = await connect_temporal(temporal.address)
+        for name in ("reconciliation-hourly", "reconciliation-daily"):
+            # Tests say themselves when records are compared.
+            await connected.get_schedule_handle(name).pause()
+        past = Past(ledger, connected, to_claude)
+        yield Production(shell, Client(connected), ledger, stripe, to_stripe, past)
 
 
 @pytest.fixture
