@@ -117,7 +117,8 @@ class BatchSubmissionActivities:
         try:
             batch = await find_batch(self._ledger, self._api, shard, self._clock())
         except ClaudeCallError as error:
-            raise failure(error.failure, str(error), retry_after=error.retry_after) from error
+            # With its causes it would exceed what Temporal keeps of a failure, and show nothing.
+            raise failure(error.failure, str(error), retry_after=error.retry_after) from None
         now = self._clock()
         assert shard.sent_at is not None  # noqa: S101 - it was sent
         if batch is None and now - shard.sent_at < self._looked_for:
@@ -143,7 +144,7 @@ class BatchSubmissionActivities:
             if error.failure in _NOT_MADE:
                 async with transaction(self._ledger) as tx:
                     await batch_shards.set_unsent(tx, sent)
-                raise failure(error.failure, str(error), retry_after=error.retry_after) from error
+                raise failure(error.failure, str(error), retry_after=error.retry_after) from None
             if error.failure is CLAUDE_REJECTED:
                 async with transaction(self._ledger) as tx:
                     await batch_shards.refuse(tx, sent, self._clock(), error.failure, str(error))

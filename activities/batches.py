@@ -154,7 +154,7 @@ class BatchActivities:
             try:
                 await self._api.cancel(shard.batch_id)
             except ClaudeCallError as error:
-                raise failure(error.failure, str(error), retry_after=error.retry_after) from error
+                raise failure(error.failure, str(error), retry_after=error.retry_after) from None
         return await self._progress(order.job_id)
 
     @activity.defn

@@ -44,11 +44,13 @@ step do it once."""
 STEP_RETRIES = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2,
-    maximum_interval=timedelta(minutes=1),
+    maximum_interval=timedelta(seconds=10),
     non_retryable_error_types=NOT_RETRYABLE,
 )
 """Without end: a batch takes up to 24 hours, and an outage may come on top. Delays that matter (the
-time between two looks, a `retry-after`) are the activities' own."""
+time between two looks, a `retry-after`) are the activities' own. The backoff stays short, since it
+grows with every look that found nothing, and whoever takes over from a killed worker waits for it:
+were that a minute, workers that die every few seconds would hardly work at all."""
 BULK = 4
 """Behind whoever waits for an answer (`INTERACTIVE` in workflows.claude_request)."""
 
