@@ -73,11 +73,11 @@ def _resend(minute: Minute, events: Sequence[SentEvent]) -> Remedy | None:
         subjects[name] = _facts(minute, event) | {"identifier": name, "sent_as": event.identifier}
     same = all(name == facts["sent_as"] for name, facts in subjects.items())
     if same:
-        words = "It can be sent again under the same identifier, which Stripe counts once."
+        words = "A resend under the same identifier is counted once."
     else:
         words = (
-            "It was sent again in vain under the same identifier; under the next one Stripe "
-            "counts it, and twice should the first one show after all."
+            "A resend under the same identifier was in vain; under the next one it is counted, and "
+            "twice should the first one show after all."
         )
     return Remedy(words, Proposal(RepairKind.RESEND, words, subjects, automatic=same))
 

@@ -148,10 +148,11 @@ def _amounts(meter: str, expected: int, counted: int) -> dict[str, dict[str, int
 
 def _said(minute: Minute, why: _Explained) -> str:
     much, whose = quantity(minute.meter, abs(minute.difference)), minute.customer_id
-    these = "an event" if len(why.events) == 1 else f"{len(why.events)} events"
+    one = len(why.events) == 1
+    these, them = ("an event", "it") if one else (f"{len(why.events)} events", "them")
     other = why.other.customer_id if why.other else ""
     by_cause = {
-        Cause.LOST_EVENT: f"acknowledged {these} of {whose}, {much}, and does not count it",
+        Cause.LOST_EVENT: f"acknowledged {these} of {whose}, {much}, and does not count {them}",
         Cause.COUNTED_TWICE: f"counted {these} of {whose}, {much}, twice",
         Cause.OUTSIDE_EVENT: f"counted {much} for {whose} that were not sent from here",
     }

@@ -127,7 +127,7 @@ def _enqueue(gaps: Sequence[RecordGap], now: datetime) -> Proposal:
     }
     # The oldest it can have been sent is when it was used.
     safe = all(now - gap.occurred_at < RESENT_FOR for gap in gaps)
-    words = "It follows from the record and can be put into the outbox."
+    words = "What is missing follows from the record and can be put into the outbox."
     if not safe:
         words += " Stripe may have been told of it before it was lost; look at its sums first."
     return Proposal(RepairKind.ENQUEUE_EVENTS, words, subjects, automatic=safe)
