@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.stripe_hours import MOST_TRIES
 from tallystick.errors import STRIPE_RATE_LIMITED
-from tallystick.ledger import accounts, discrepancies, outbox
+from tallystick.ledger import accounts, collection_corrections, discrepancies, outbox
 from tallystick.ledger.database import Ledger
 from tests.reconciliation.meters_stand import (
     AT,
@@ -230,6 +230,13 @@ async def test_after_the_final_invoice_the_next_statement_makes_up_for_a_metered
     assert row.proposal["repair"] == repair
     if repair == "collect_later":
         assert subject(row)[1]["amount_nano_usd"] == 1_500
+        async with books.ledger.begin() as tx:
+            await collection_corrections.add(
+                tx, discrepancy_id=row.discrepancy_id or 0, customer_id="acme",
+                amount_nano_usd=1_500, reason="lost", at=books.stand.now(),
+            )  # fmt: skip
+        await books.compare()
+        assert (await books.row()).state == "explained"
 
 
 # --- Trouble at Stripe ----------------------------------------------------------------------------
