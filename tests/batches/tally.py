@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from sqlalchemy import select
-from sqlmodel import SQLModel
+from sqlmodel import col
 
 from tallystick.ledger.batch_tables import BatchItem, BatchJob, BatchResult, BatchShard, BatchTry
 from tallystick.ledger.database import Ledger
@@ -19,24 +19,53 @@ from tallystick.sandbox.remote import Control
 
 Row = dict[str, Any]
 
+_RECORD = (
+    UsageRecord.attempt_id,
+    UsageRecord.customer_id,
+    UsageRecord.message_id,
+    UsageRecord.charge_nano_usd,
+    *(getattr(UsageRecord, f"{kind}_tokens") for kind in TOKEN_KINDS),
+)
+_EVENT = (
+    MeterEvent.usage_record_id,
+    MeterEvent.customer_id,
+    MeterEvent.meter,
+    MeterEvent.value,
+    MeterEvent.delivered_at,
+)
+
 
 async def differences(ledger: Ledger, claude: Control, stripe: Control) -> list[str]:
     """Return every disagreement about the batch jobs of a ledger, in words."""
     async with ledger.begin() as tx:
 
-        async def rows(table: type[SQLModel], **equal: Any) -> list[Row]:
-            found = [dict(row._mapping) for row in await tx.execute(select(table))]
-            return [row for row in found if all(row[k] == v for k, v in equal.items())]
+        async def rows(*columns: Any) -> list[Row]:
+            return [dict(row._mapping) for row in await tx.execute(select(*map(col, columns)))]
 
-        attempts = {row["attempt_id"]: row for row in await rows(Attempt)}
-        tries = await rows(BatchTry)
-        shards = {(row["job_id"], row["shard"]): row for row in await rows(BatchShard)}
-        items = {(row["job_id"], row["number"]): row for row in await rows(BatchItem)}
-        results = {(row["job_id"], row["number"]): row for row in await rows(BatchResult)}
-        records = {row["attempt_id"]: row for row in await rows(UsageRecord)}
-        finished = {row["job_id"] for row in await rows(BatchJob) if row["finished_at"]}
-        events = await rows(MeterEvent, usage_record_id=None)
-        mapped = {row["customer_id"]: row["stripe_customer_id"] for row in await rows(Customer)}
+        attempts = {
+            row["attempt_id"]: row
+            for row in await rows(Attempt.attempt_id, Attempt.outcome, Attempt.message_id)
+        }
+        tries = await rows(BatchTry.job_id, BatchTry.number, BatchTry.shard, BatchTry.attempt_id)
+        shards = {
+            (row["job_id"], row["shard"]): row
+            for row in await rows(BatchShard.job_id, BatchShard.shard, BatchShard.batch_id)
+        }
+        items = [
+            (row["job_id"], row["number"]) for row in await rows(BatchItem.job_id, BatchItem.number)
+        ]
+        results = {
+            (row["job_id"], row["number"]): row["outcome"]
+            for row in await rows(BatchResult.job_id, BatchResult.number, BatchResult.outcome)
+        }
+        records = {row["attempt_id"]: row for row in await rows(*_RECORD)}
+        jobs = await rows(BatchJob.job_id, BatchJob.finished_at)
+        finished = {row["job_id"] for row in jobs if row["finished_at"]}
+        events = [row for row in await rows(*_EVENT) if row["usage_record_id"] is None]
+        mapped = {
+            row["customer_id"]: row["stripe_customer_id"]
+            for row in await rows(Customer.customer_id, Customer.stripe_customer_id)
+        }
     served = {
         (row["batch_id"], row["custom_id"]): row
         for row in await claude.journal()
@@ -62,7 +91,7 @@ async def differences(ledger: Ledger, claude: Control, stripe: Control) -> list[
         if billed[item] != 1
     ]
     # What was refused at admission, or is still under way, has no last words.
-    told = {item: results.get(item, {}).get("outcome") for item in items if item[0] in finished}
+    told = {item: results.get(item) for item in items if item[0] in finished}
     found += [
         f"{item}: {outcome}, answered {len(answered[item])} times"
         for item, outcome in told.items()
