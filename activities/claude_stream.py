@@ -1,9 +1,11 @@
 """Puts a streamed reply together, so that it bills like one that was not streamed.
 
-The wire has three traps (facts on Claude, 'Streaming'): the usage in `message_delta` is cumulative
-and replaces what `message_start` said; it carries no split of cache writes by lifetime, so the
-split is worked out from the start's; and a connection that simply ends raises nothing, so a reply
-counts as whole only when both its stop reason and `message_stop` were seen.
+The wire has four traps (facts on Claude, 'Streaming' and 'Iterations'): the usage in
+`message_delta` is cumulative and replaces what `message_start` said; it carries no split of cache
+writes by lifetime, so the split is worked out from the start's; after a server-side fallback the
+start still names the model that declined, and a `fallback` block the one that serves from there on;
+and a connection that simply ends raises nothing, so a reply counts as whole only when both its stop
+reason and `message_stop` were seen.
 
 Events are taken as raw JSON: the SDK's models would drop usage fields they do not know.
 """
@@ -41,7 +43,7 @@ class ReplyAssembler:
                 self.message = dict(event["message"])
                 self._started = dict(self.message.get("usage") or {})
             case "content_block_start":
-                self._content.append(dict(event["content_block"]))
+                self._open(dict(event["content_block"]))
             case "content_block_delta":
                 self._apply(event["index"], event["delta"])
             case "content_block_stop":
@@ -57,6 +59,11 @@ class ReplyAssembler:
     @property
     def _content(self) -> list[_Json]:
         return cast("list[_Json]", self.message.setdefault("content", []))
+
+    def _open(self, block: _Json) -> None:
+        self._content.append(block)
+        if block.get("type") == "fallback":
+            self.message["model"] = block["to"]["model"]
 
     def _apply(self, index: int, delta: Mapping[str, Any]) -> None:
         block = self._content[index]

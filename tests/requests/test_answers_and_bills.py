@@ -197,3 +197,24 @@ async def test_a_request_started_by_name_is_served_like_any_other(house: House) 
     assert isinstance(result["bill"]["charge_usd"], str)
     attributes = (await handle.describe()).typed_search_attributes
     assert {p.key.name: p.value for p in attributes}["CustomerId"] == house.customer
+
+
+async def test_an_uncommon_reply_is_billed_alike_whole_and_streamed(house: House) -> None:
+    for fault in ("compaction", "advisor", "fallback", "midstream_refusal"):
+        replies = {}
+        for name, max_tokens in ((f"{fault}-whole", 20_000), (f"{fault}-as-it-comes", 30_000)):
+            await house.claude.order(fault, match=f"<{name}>")
+            same_prompt = [{"role": "user", "content": f"<{name}>".ljust(40)}]
+            replies[name] = await house.ask(name, max_tokens=max_tokens, messages=same_prompt)
+        served = {row["message_id"]: row["billable"] for row in await house.claude.journal()}
+        for name, reply in replies.items():
+            (record,) = await house.records(name)
+            assert record.model == reply.model
+            assert {line["model"] for line in record.lines} >= {reply.model}
+            for kind in ("input", "output"):
+                assert getattr(record, f"{kind}_tokens") == served[reply.id][kind]
+        whole, streamed = replies.values()
+        assert streamed.model == whole.model
+        assert [(line.kind, line.model) for line in streamed.bill.lines] == [
+            (line.kind, line.model) for line in whole.bill.lines
+        ]
