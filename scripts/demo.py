@@ -32,11 +32,10 @@ from demo_parts.show import (
     print_tally,
     print_verdict,
 )
-from demo_parts.stage import Stage, fresh_folder, stage
+from demo_parts.stage import Stage, stage
+from one_command import fresh_folder, run_command
 
 from tallystick.errors import TallystickError
-from tallystick.exiting import end_process
-from tallystick.expected import in_one_line
 from tallystick.settings import Settings, get_settings
 
 
@@ -52,7 +51,7 @@ def demo(
     """Start everything, send requests while things break, and lay the three records together."""
     texts, settings = read_documents(documents), get_settings()
     err.print("starting PostgreSQL, Temporal, " + _services(settings.sandboxed) + " and a worker")
-    with fresh_folder() as home:
+    with fresh_folder("tallystick-demo-") as home:
         tallies = asyncio.run(
             _play(settings, home, requests=requests, texts=texts, as_json=as_json, keep=keep)
         )
@@ -177,25 +176,5 @@ async def _stay(on: Stage, result: Result) -> None:
     await stop.wait()
 
 
-def main() -> None:
-    """Run; every expected error ends in one line and exit code 1."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(demo)
-    code = 0
-    try:
-        app()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        code = 130
-    except Exception as error:
-        line = in_one_line(error)
-        if line is None:
-            raise
-        err.print(f"error: {line}", markup=False)
-        code = 1
-    end_process(code)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(demo)

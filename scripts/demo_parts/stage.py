@@ -1,10 +1,8 @@
 """What every act of the demo stands on: the running servers and the clients that reach them."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,25 +52,6 @@ class Stage:
             raise TallystickError(
                 f"the worker ended by itself; its log is {self.local.home / 'worker.log'}"
             )
-
-
-@contextmanager
-def fresh_folder() -> Generator[Path, None, None]:
-    """Yield a folder for one run; when the run fails it is kept, and named, for its logs."""
-    # Short, and not below the working folder: PostgreSQL's socket lies in it, and the path of a
-    # socket may have about 100 characters.
-    folder = Path(tempfile.mkdtemp(prefix="tallystick-demo-"))
-    failed = False
-    try:
-        yield folder
-    except Exception:
-        failed = True
-        raise
-    finally:
-        if failed:
-            err.print(f"logs and data are kept in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -17,17 +17,14 @@ import pytest
 from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError
 
-from activities.stripe_catalog import create_customer
-from activities.stripe_clients import stripe_client
 from scripts.chaos_parts.books import Books, Key, Row, read_books
+from scripts.chaos_parts.customers import add_customers
 from scripts.chaos_parts.insisting import insist
 from scripts.chaos_parts.load import marked
 from tallystick.client import BilledMessage, Client
 from tallystick.contracts import request_workflow_id
 from tallystick.errors import UnavailableError
-from tallystick.ledger import customers
 from tallystick.ledger.database import Ledger
-from tallystick.ledger.tables import Customer
 from tallystick.local import LocalStack, local_stack
 from tallystick.sandbox.remote import Control
 from tallystick.settings import Settings
@@ -155,7 +152,7 @@ async def drill(home: Path) -> AsyncIterator[Drill]:
             httpx.AsyncClient(base_url=stack.claude_url or "", timeout=PATIENCE) as claude,
             httpx.AsyncClient(base_url=stack.stripe_url or "", timeout=PATIENCE) as stripe,
         ):
-            await _add_customers(stack, settings)
+            await add_customers(stack, settings, CUSTOMERS)
             stops = await Stops.install(stack.database_url)
             temporal = await connect_temporal(stack.temporal.address)
             running = Drill(stack, temporal, Control(claude), Control(stripe), stops)
@@ -166,18 +163,3 @@ async def drill(home: Path) -> AsyncIterator[Drill]:
                     task.cancel()
                 await asyncio.gather(*running.asked.values(), return_exceptions=True)
                 await stops.close()
-
-
-async def _add_customers(stack: LocalStack, settings: Settings) -> None:
-    ledger = Ledger(stack.database_url, pool_size=1)
-    try:
-        async with stripe_client(stack.endpoints(settings), settings) as stripe:
-            for name in CUSTOMERS:
-                mapped = await create_customer(stripe, name, name)
-                row = Customer(
-                    customer_id=name, name=name, plan="pass-through", stripe_customer_id=mapped
-                )
-                async with ledger.begin() as tx:
-                    await customers.add(tx, row)
-    finally:
-        await ledger.close()

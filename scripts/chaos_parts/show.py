@@ -1,0 +1,120 @@
+"""What a person sees of a drill: how it gets on, and the table at its end."""
+
+import asyncio
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .outcome import Outcome
+from .verdict import Verdict
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True)
+
+LINE_EVERY = 30.0
+"""Seconds between two lines where nobody watches a bar."""
+
+ROWS: Sequence[tuple[str, str]] = (
+    ("asked", "asked"),
+    ("answered", "answered"),
+    ("refused, and told why", "refused"),
+    ("billed once", "billed_once"),
+    ("free, as Claude does not charge it", "free"),
+    ("price unknown, parked", "unpriced"),
+    ("billed twice", "billed_twice"),
+    ("lost", "lost"),
+    ("half billed", "half_billed"),
+    ("metered twice", "metered_twice"),
+    ("other differences", "wrong"),
+    ("still under way", "pending"),
+    ("calls that Claude served", "calls"),
+    ("  paid again, at our cost", "paid_again"),
+    ("  of these without a trace", "unaccounted"),
+    ("acknowledged by Stripe, then misplaced", "misplaced"),
+)
+MUST_BE_ZERO = frozenset(
+    {"billed_twice", "lost", "half_billed", "metered_twice", "wrong", "pending", "unaccounted"}
+)
+
+
+class View:
+    """A bar of the load's time, and what is going on."""
+
+    def __init__(self, progress: Progress, seconds: float):
+        self._progress = progress
+        self._bar = progress.add_task("load", total=seconds, said="")
+        self._clock = asyncio.get_running_loop().time
+        self._next_line = 0.0
+
+    def show(self, elapsed: float, said: str) -> None:
+        """Draw the present state; a line now and then where there is no terminal."""
+        self._progress.update(self._bar, completed=elapsed, said=said)
+        if not err.is_terminal and self._clock() >= self._next_line:
+            self._next_line = self._clock() + LINE_EVERY
+            err.print(f"{elapsed:6.0f} s  {said}", markup=False)
+
+
+@contextmanager
+def view(seconds: float) -> Generator[View, None, None]:
+    """Draw on standard error while the context is open."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[said]}"),
+        console=err,
+        transient=True,
+    ) as progress:
+        yield View(progress, seconds)
+
+
+def print_verdicts(product: Verdict, naive: Verdict | None) -> None:
+    """Print both sides, one beside the other."""
+    table = Table(header_style="bold", box=None, padding=(0, 3, 0, 0))
+    table.add_column("requests, and calls for them", no_wrap=True)
+    verdicts = {"Tallystick": product} | ({"baseline": naive} if naive else {})
+    for name in verdicts:
+        table.add_column(name, justify="right", no_wrap=True)
+    for title, name in ROWS:
+        table.add_row(title, *(_cell(name, getattr(each, name)) for each in verdicts.values()))
+    out.print(table)
+
+
+def _cell(name: str, value: int | Mapping[str, int]) -> str:
+    count = value if isinstance(value, int) else sum(value.values())
+    style = "red" if name in MUST_BE_ZERO and count else ""
+    return f"[{style}]{count:,}[/]" if style else f"{count:,}"
+
+
+def print_circumstances(outcome: Outcome) -> None:
+    """Print what was survived, why requests were refused, and what a worker held in memory."""
+    out.print(f"killed: {_times(outcome.deaths)}")
+    for service, struck in outcome.applied.items():
+        out.print(f"{service.capitalize()} failed: {_times(struck) or 'never'}")
+        if idle := [name for name, times in struck.items() if not times]:
+            out.print(f"  armed, and never struck: {', '.join(idle)}")
+    out.print(f"refused: {_times(outcome.product.refused) or 'none'}")
+    out.print(f"settled {outcome.settled:g} seconds after the load")
+    if (memory := outcome.memory) is not None:
+        out.print(
+            f"memory of the worker that was spared: {memory.first} MB in the first quarter, "
+            f"{memory.last} MB in the last, {memory.most} MB at the most"
+        )
+
+
+def print_judgement(verdict: Verdict, repeat: str) -> None:
+    """Print whether all promises were kept, what was not, and how to have it again."""
+    for each in verdict.told:
+        out.print(f"wrong: {each}", style="red", markup=False)
+    if verdict.holds:
+        out.print(
+            "Nothing lost, nothing billed twice or by half: the promises hold.", style="green"
+        )
+    out.print(f"again: {repeat}", markup=False)
+
+
+def _times(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ×{times}" for name, times in counts.items() if times)
