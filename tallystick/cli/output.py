@@ -74,7 +74,8 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     shown = [[_cell(value) for value in row] for row in rows]
     widths = _widths([columns, *shown], out.width)
     for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
-        number = rows and all(isinstance(row[index], int | Decimal) for row in rows)
+        known = [row[index] for row in rows if row[index] is not None]
+        number = known and all(isinstance(value, int | Decimal) for value in known)
         table.add_column(column, justify="right" if number else "left", width=width)
     for row in shown:
         table.add_row(*(escape(cell) for cell in row))

@@ -7,7 +7,7 @@ import typer
 
 from tallystick.cli.access import in_ledger, with_ledger
 from tallystick.cli.output import JsonFlag, fail, note, print_json
-from tallystick.cli.reconcile_show import Number, existing_difference
+from tallystick.cli.reconcile_show import LEFT_OPEN, Number, existing_difference
 from tallystick.ledger import discrepancies
 from tallystick.ledger.database import Ledger, Transaction
 from tallystick.ledger.reconciliation_tables import Discrepancy, DiscrepancyState
@@ -16,8 +16,6 @@ from tallystick.settings import get_settings
 
 if TYPE_CHECKING:
     from activities.repairs import AppliedRepair
-
-_LEFT_OPEN = (DiscrepancyState.OPEN, DiscrepancyState.REPAIRED)
 
 
 def apply(
@@ -51,7 +49,7 @@ def dismiss(
 
     async def leave(tx: Transaction) -> Discrepancy:
         found = await existing_difference(tx, number, locked=True)
-        if found.state not in _LEFT_OPEN:
+        if found.state not in LEFT_OPEN:
             fail(f"ID: difference {number} is {found.state}; there is nothing to be left open")
         words = f"an operator leaves it as it is: {reason.strip()}"
         await discrepancies.change_state(

@@ -14,15 +14,29 @@ from tallystick.cli.instants import read_span
 from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
 from tallystick.ledger import discrepancies, reconciliations, tally_hours
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.reconciliation_tables import Discrepancy, DiscrepancyEvent, Repair
+from tallystick.ledger.reconciliation_tables import (
+    Discrepancy,
+    DiscrepancyEvent,
+    DiscrepancyState,
+    Repair,
+)
 from tallystick.reconciling.findings import Cause, Pair
 from tallystick.reconciling.intervals import DAY, HOUR, whole_hour
-from tallystick.reconciling.words import CAUSES, CLAUDE_STATES, PAIRS, how_much, when
+from tallystick.reconciling.words import (
+    CAUSES,
+    CLAUDE_STATES,
+    PAIRS,
+    SHORT_PAIRS,
+    how_much,
+    when,
+)
 from tallystick.tally_report.page import Seen, as_html, repair_in_words
-from tallystick.tally_report.series import SIDES, exact_amount, series_of
+from tallystick.tally_report.series import SIDES, exact_amount, series_of, title
 
 SHOWN_RUNS = 20
 SHOWN_BY_DEFAULT = 7 * DAY
+LEFT_OPEN = (DiscrepancyState.OPEN, DiscrepancyState.REPAIRED)
+"""Where something is still to be seen or decided."""
 
 Number = Annotated[int, typer.Argument(metavar="ID", help="The number of a difference.", min=1)]
 
@@ -131,16 +145,17 @@ def print_totals(seen: Seen) -> None:
 
 
 def print_differences(seen: Seen) -> None:
-    """Print a line for each difference, and below them what was done about it."""
+    """Print a line for each difference; below them what is open, and what was done about each."""
     if not seen.discrepancies:
         return
     print_rows(
-        ("no.", "when", "between", "by", "cause", "state"),
+        ("no.", "when", "between", "customer", "by", "cause", "state"),
         [
             (
                 str(each.discrepancy_id),
                 when(each.start_at, each.end_at),
-                PAIRS[Pair(each.pair)] + (f", for {each.customer_id}" if each.customer_id else ""),
+                SHORT_PAIRS[Pair(each.pair)],
+                each.customer_id,
                 how_much(each.tokens, each.usd),
                 CAUSES[Cause(each.cause)],
                 each.state,
@@ -149,9 +164,11 @@ def print_differences(seen: Seen) -> None:
         ],
         title="Differences",
     )
-    for number, repairs in seen.repairs.items():
-        for repair in repairs:
-            typer.echo(f"No. {number}: {repair_in_words(repair)}")
+    for each in seen.discrepancies:
+        if each.state in LEFT_OPEN:
+            typer.echo(f"No. {each.discrepancy_id}, {each.state}: {each.words}")
+        for repair in seen.repairs.get(each.discrepancy_id or 0, ()):
+            typer.echo(f"No. {each.discrepancy_id}, repair: {repair_in_words(repair)}")
 
 
 def as_dict(seen: Seen) -> dict[str, Any]:
@@ -175,7 +192,11 @@ def as_dict(seen: Seen) -> dict[str, Any]:
 
 
 def _one_as_dict(found: Discrepancy, repairs: Sequence[Repair]) -> dict[str, Any]:
-    return {**found.model_dump(), "repairs": [repair.model_dump() for repair in repairs]}
+    # Its state is text, as it was read.
+    return {
+        **found.model_dump(warnings=False),
+        "repairs": [repair.model_dump() for repair in repairs],
+    }
 
 
 def _write(path: Path, page: str) -> None:
@@ -233,9 +254,13 @@ def _show_one(known: _Known, *, as_json: bool) -> None:
         )
         rows.append(("what can be done", f"{proposal['words']} ({how})"))
     print_rows((f"difference {number}", ""), rows)
+    sides = sorted({side for of_unit in found.amounts.values() for side in of_unit})
     print_rows(
-        ("", *sorted({side for sides in found.amounts.values() for side in sides})),
-        [(unit.replace("_", " "), *_sides(found.amounts, unit)) for unit in found.amounts],
+        ("", *sides),
+        [
+            (title(unit), *(_amount(unit, of_unit.get(side)) for side in sides))
+            for unit, of_unit in found.amounts.items()
+        ],
         title="What each record says",
     )
     if found.requests:
@@ -258,6 +283,5 @@ def _show_one(known: _Known, *, as_json: bool) -> None:
     )
 
 
-def _sides(amounts: Mapping[str, Mapping[str, Any]], unit: str) -> list[Any]:
-    names = sorted({side for sides in amounts.values() for side in sides})
-    return [amounts[unit].get(name) for name in names]
+def _amount(unit: str, value: Any) -> Any:
+    return exact_amount(unit, value) if isinstance(value, int) else value

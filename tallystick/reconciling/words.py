@@ -14,6 +14,13 @@ PAIRS: Mapping[Pair, str] = {
     Pair.LEDGER_OUTBOX: "the ledger and its meter events",
     Pair.OUTBOX_STRIPE: "the meter events sent and what Stripe counts",
 }
+SHORT_PAIRS: Mapping[Pair, str] = {
+    Pair.CLAUDE_LEDGER: "Claude, ledger",
+    Pair.COST_LEDGER: "costs, prices",
+    Pair.LEDGER_OUTBOX: "ledger, events",
+    Pair.OUTBOX_STRIPE: "events, Stripe",
+}
+"""The same where there is no room."""
 CAUSES: Mapping[Cause, str] = {
     Cause.LOST_CALL: "a lost call was served",
     Cause.FAILED_REQUESTS: "failed requests",

@@ -54,8 +54,8 @@ class Series:
 
     @property
     def title(self) -> str:
-        """Its name, for people."""
-        return UNITS.get(self.unit, self.unit.replace("_", " ").capitalize())
+        """Its unit's name, for people."""
+        return title(self.unit)
 
     def total(self, side: Side) -> int | None:
         """Return all of one side, None where nothing of it is known."""
@@ -63,12 +63,18 @@ class Series:
 
 
 def series_of(hours: Iterable[TallyHour], start: datetime, end: datetime) -> list[Series]:
-    """Lay out the hours of [start, end), both whole hours in UTC."""
+    """Lay out the hours of [start, end), whole hours in UTC, of units that were used at all."""
     by_unit: dict[str, dict[datetime, TallyHour]] = {}
     for hour in hours:
-        by_unit.setdefault(hour.unit, {})[hour.hour] = hour
+        if any(getattr(hour, side) for side in SIDES):
+            by_unit.setdefault(hour.unit, {})[hour.hour] = hour
     units = [*(unit for unit in UNITS if unit in by_unit), *sorted(by_unit.keys() - UNITS.keys())]
     return [_series(unit, by_unit[unit], start, end) for unit in units]
+
+
+def title(unit: str) -> str:
+    """Name a unit, for people."""
+    return UNITS.get(unit, unit.replace("_", " ").capitalize())
 
 
 def amount(unit: str, value: int) -> str:

@@ -89,7 +89,7 @@ async def test_what_a_person_has_to_decide_makes_the_command_fail_until_it_is_de
     number = str(found["discrepancy_id"])
     plain = await production.shell.attempt(*reconcile)
     assert plain.code == 1
-    assert "(5,000 tokens)" in plain.out
+    assert f"No. {number}, open: " in plain.out
 
     applied = await production.shell("reconcile", "apply", number)
     assert "nothing is proposed" in applied.err
