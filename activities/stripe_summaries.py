@@ -4,6 +4,7 @@ Summaries are eventually consistent, come as floats, and demand whole minutes (f
 'Meters'). They answer what a receipt cannot: whether an event whose answer was lost took effect.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Literal
@@ -31,6 +32,7 @@ class MeterSummaries:
     def __init__(self, client: StripeClient):
         self._client = client
         self._meters: dict[str, str] = {}
+        self._looking = asyncio.Lock()
 
     async def total(
         self, stripe_customer_id: str, meter: str, start: datetime, end: datetime
@@ -82,9 +84,10 @@ class MeterSummaries:
             yield datetime.fromtimestamp(each.start_time, UTC), int(value)
 
     async def _meter_id(self, meter: str) -> str:
-        if meter not in self._meters:
-            found = await self._client.v1.billing.meters.list_async({"limit": 100})
-            self._meters = {each.event_name: each.id async for each in found.auto_paging_iter()}
+        async with self._looking:  # so that many who ask at first look once
+            if meter not in self._meters:
+                found = await self._client.v1.billing.meters.list_async({"limit": _PAGE})
+                self._meters = {each.event_name: each.id async for each in found.auto_paging_iter()}
         try:
             return self._meters[meter]
         except KeyError:
