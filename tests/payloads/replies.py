@@ -1,6 +1,7 @@
 """The stand-in for Claude with replies of a test's choice: any length, any text."""
 
 import json
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -8,14 +9,16 @@ from tallystick.sandbox.claude import create_claude_app
 
 
 class Saying:
-    """Serves the stand-in; while `text` is set, whole replies say that and nothing else."""
+    """Serves the stand-in; while `text` is set, whole replies say that, those of batches too."""
 
     def __init__(self, text: str | None = None) -> None:
         self.text = text
         self._app = create_claude_app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.text is None or scope["path"] != "/v1/messages":
+        text, path = self.text, scope["path"]
+        in_batch = path.endswith("/results")
+        if text is None or not (in_batch or path == "/v1/messages"):
             await self._app(scope, receive, send)
             return
         begun: Message = {}
@@ -27,18 +30,22 @@ class Saying:
                 begun = message
                 return
             body += message.get("body", b"")
-            if not message.get("more_body", False):
-                changed = _saying(self.text or "", body) if begun["status"] == 200 else body
-                await send({**begun, "headers": _with_length(begun["headers"], len(changed))})
-                await send({"type": "http.response.body", "body": changed})
+            if message.get("more_body", False):
+                return
+            said = b"".join(
+                _saying(text, line, in_batch=in_batch) if begun["status"] == 200 else line
+                for line in body.splitlines(keepends=True)
+            )
+            kept = [each for each in begun["headers"] if each[0] != b"content-length"]
+            length = (b"content-length", str(len(said)).encode())
+            await send({**begun, "headers": [*kept, length]})
+            await send({"type": "http.response.body", "body": said})
 
         await self._app(scope, receive, hold)
 
 
-def _saying(text: str, body: bytes) -> bytes:
-    return json.dumps({**json.loads(body), "content": [{"type": "text", "text": text}]}).encode()
-
-
-def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
-    kept = [each for each in headers if each[0] != b"content-length"]
-    return [*kept, (b"content-length", str(length).encode())]
+def _saying(text: str, line: bytes, *, in_batch: bool) -> bytes:
+    read: dict[str, Any] = json.loads(line)
+    message = read["result"].get("message", {}) if in_batch else read
+    message["content"] = [{"type": "text", "text": text}]
+    return json.dumps(read).encode() + (b"\n" if in_batch else b"")
