@@ -105,7 +105,10 @@ class ReconciliationActivities:
                     exceeding.append(found)
             for found in exceeding:
                 await self._tell(tx, found, step)
-            for name, why in closing.failed.items():
+            failed = dict(closing.failed)
+            if run.claude_state == "unavailable":
+                failed["read Claude's reports"] = CLAUDE_STATES[run.claude_state]
+            for name, why in failed.items():
                 await self._tell_failed(tx, run, name, why, step)
         assert run.claude_state is not None  # noqa: S101 - closing it has set it
         over = sum(found.state in _UNSETTLED for found in exceeding)
@@ -117,7 +120,7 @@ class ReconciliationActivities:
             discrepancies=dict(by_state),
             tokens=tokens,
             over_tolerance=over,
-            failed=closing.failed,
+            failed=failed,
             words=_in_words(by_state, over, run.claude_state),
         )
 

@@ -197,3 +197,14 @@ async def test_a_step_that_failed_is_told_once_a_day(books: Books) -> None:
     first, second = await books.told()
     assert "could not count stars: it is cloudy." in first.message
     assert first.key != second.key
+
+
+async def test_a_key_that_may_not_read_the_reports_is_told_like_a_step_that_failed(
+    books: Books,
+) -> None:
+    opened = await books.open("run", TODAY + 9 * HOUR)
+    await books.reports_are(opened, "unavailable")
+    closed = await books.close(opened)
+    assert list(closed.failed) == ["read Claude's reports"]
+    (notice,) = await books.told()
+    assert "could not be read with this ANTHROPIC_ADMIN_KEY" in notice.message
