@@ -30,10 +30,15 @@ SHARES = (0.0, 0.1, 0.2, 0.4)
 """Of all calls, struck by the rates of a wave."""
 AT_ONCE = 6
 """Faults that share the rates of a wave."""
+BURSTS = 3
+"""In a wave, at least."""
 BURST = 0.05
 """Of the requests of a wave, struck by one burst at the most."""
 
+_SOME = tuple({"identifier": digits} for digits in ("0e", "7f", "c3"))
+"""One meter event in five: such a fault strikes all in a call of the stream otherwise."""
 VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    **dict.fromkeys(("rejected_later", "lost_event", "counted_twice", "wrong_customer"), _SOME),
     "differs": ({"inference_geo": "us"}, {"speed": "fast"}, {"service_tier": "priority"}),
     "refused": tuple({"status": status} for status in (400, 401, 402, 403, 404)),
     "spend_limit": (
@@ -41,9 +46,8 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"code": "contract_spend_limit_reached"},
     ),
 }
-"""Options of the faults that mean something else with others; rates use none."""
-ONLY_WITH_OPTIONS = frozenset({"differs"})
-"""Faults that are nothing without options: bursts only."""
+"""Options of the faults that mean something else with others. Rates know no options, and leave to
+the bursts what needs some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def waves(seed: int, seconds: float, rate: float, known: Known) -> list[Wave]:
                     "rates": _rates(dice, names),
                     "rules": [
                         _burst(dice, next(decks[service]), most)
-                        for _ in range(math.ceil(len(names) / count))
+                        for _ in range(max(BURSTS, math.ceil(len(names) / count)))
                     ],
                 }
                 for service, names in known.items()
@@ -115,7 +119,7 @@ def waves(seed: int, seconds: float, rate: float, known: Known) -> list[Wave]:
 def _rates(dice: random.Random, names: Sequence[str]) -> dict[str, float]:
     """Share out what is struck; faults that have no share are named too, so that they end."""
     share = dice.choice(SHARES)
-    able = sorted(set(names) - ONLY_WITH_OPTIONS)
+    able = sorted(set(names) - VARIANTS.keys())
     struck = dice.sample(able, min(AT_ONCE, len(able)))
     return {name: round(share / len(struck), 4) if name in struck else 0.0 for name in able}
 
