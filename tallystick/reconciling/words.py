@@ -53,7 +53,8 @@ CLAUDE_STATES: Mapping[str, str] = {
         "compared all the same"
     ),
     "unsettled": (
-        "Claude's reports had not got so far in the time there was; the next daily run looks again"
+        "Claude's reports could not be compared in the time there was; the next daily run looks "
+        "again"
     ),
     "unavailable": "Claude's reports could not be read with this ANTHROPIC_ADMIN_KEY",
 }

@@ -112,7 +112,8 @@ async def test_the_jobs_prepare_a_namespace_and_may_run_again(
     assert told["schedules"]
     there = await Client.connect(temporal_server.address, namespace=namespace)
     for schedule in told["schedules"]:
-        assert (await there.get_schedule_handle(schedule).describe()).schedule.spec.intervals
+        spec = (await there.get_schedule_handle(schedule).describe()).schedule.spec
+        assert spec.intervals or spec.calendars
 
 
 async def test_the_web_process_is_healthy_where_it_listens(database_url: str, tmp_path: Path):
