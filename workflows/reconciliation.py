@@ -63,11 +63,11 @@ STEP_RETRIES = RetryPolicy(
 )
 """Delays that matter (how soon a report may be asked for again) are the activities' own."""
 STEP_PATIENCE: Mapping[RunKind, timedelta] = {
-    "hourly": timedelta(minutes=15),
+    "hourly": timedelta(minutes=25),
     "daily": timedelta(hours=3),
     "manual": timedelta(hours=1),
 }
-"""Of all attempts together. An hourly run is over before the next one, which looks at the same
+"""Of all attempts together. What an hourly run cannot do the next one does, which looks at the same
 hours; a daily one sits out most outages; and who waits at a terminal will want to know."""
 REPORTS_PATIENCE: Mapping[RunKind, timedelta] = {
     "hourly": timedelta(minutes=30),
