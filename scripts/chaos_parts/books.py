@@ -15,6 +15,7 @@ from sqlmodel import SQLModel
 
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Attempt, Customer, MeterEvent, UsageRecord
+from tallystick.metering import meter_identifier
 from tallystick.sandbox.remote import Control
 
 Row = dict[str, Any]
@@ -84,8 +85,10 @@ def believing_receipts(books: Books) -> tuple[Books, int]:
     Some faults have Stripe say 200 and then lose an event, count it twice or for somebody else. A
     sender cannot know; finding that out afterwards is what reconciliation is for.
     """
-    stripe_ids = books.customers
-    owed = {event["identifier"]: stripe_ids.get(event["customer_id"]) for event in books.outbox}
+    owed = {
+        meter_identifier(*key_of(event), event["meter"]): books.customers.get(event["customer_id"])
+        for event in books.outbox
+    }
     accepted, misplaced = as_acknowledged(books.accepted, owed)
     return replace(books, accepted=accepted), misplaced
 

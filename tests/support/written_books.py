@@ -40,6 +40,7 @@ def served(
             "request_id": request_id,
             "attempt_id": attempt_id,
             "message_id": message_id,
+            "status": "priced",
             "charge_nano_usd": charge,
             **{f"{kind}_tokens": tokens.get(kind, 0) for kind in KINDS},
         }
