@@ -35,6 +35,7 @@ from tallystick.reconciling.edges import HOUR, NEAR, Edge, edges_of
 from tallystick.reconciling.findings import Finding, Pair
 from tallystick.reconciling.intervals import whole_hour
 from tallystick.reconciling.lost_batches import explain_batches
+from tallystick.reconciling.lost_calls import Call
 from tallystick.reconciling.minutes import MINUTE
 from tallystick.reconciling.remains import remaining
 from tallystick.reconciling.reported import At, Reported, UsageRow, by_place
@@ -161,16 +162,19 @@ class UsageComparison:
         hours = usage.excess(looked, batch=False)
         if not hours or self._reports is None:
             return []
-        first, last = min(hour.at for hour in hours), max(hour.at for hour in hours)
-        async with transaction(self._ledger) as tx:
-            calls = await unrecorded_calls.calls(
-                tx,
-                {hour.place.model for hour in hours},
-                first,
-                last + HOUR,
-                longest=self._longest,
-                now=self._step.now,
-            )
+        known: dict[int, Call] = {}
+        for start, end in _runs(sorted({hour.at for hour in hours})):
+            async with transaction(self._ledger) as tx:
+                for call in await unrecorded_calls.calls(
+                    tx,
+                    {hour.place.model for hour in hours},
+                    start,
+                    end,
+                    longest=self._longest,
+                    now=self._step.now,
+                ):
+                    known[call.attempt_id] = call
+        calls = list(known.values())
         hours = usage.to_narrow(hours, calls)
         rows: list[UsageRow] = []
         served: dict[At, Served] = {}

@@ -85,7 +85,10 @@ async def settled(tx: Transaction, start: datetime, end: datetime) -> list[Settl
             col(AttemptSettlement.cost_usd),
         )
         .join(AttemptSettlement, col(AttemptSettlement.attempt_id) == col(Attempt.attempt_id))
-        .where(*_begun(start, end), col(Attempt.outcome) == Outcome.INDETERMINATE)
+        .where(
+            *_begun(start, end),
+            col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
+        )
     )
     summed = _both_ways(rows, cost=lambda row: func.sum(row.cost_usd))
     return [Settled(_place(row), Decimal(row.cost)) for row in await tx.execute(summed)]
