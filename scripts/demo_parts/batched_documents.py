@@ -106,11 +106,11 @@ async def run(stage: Stage, texts: Sequence[Document], settings: Settings) -> Ba
         await customers.add(tx, row)
     folder = stage.local.home / "documents"
     write_documents(folder, islice(passages(texts), DOCUMENTS))
-    await faults.post(stage.http, f"{stage.local.claude_url}/_sandbox/batches", _PACE)
-    await faults.post(stage.http, f"{stage.local.claude_url}/_sandbox/faults", _FAULTS)
+    await stage.stand_ins["claude"].post("batches", _PACE)
+    await stage.stand_ins["claude"].post("faults", _FAULTS)
     job_id = await _submit(stage, name, folder, settings)
     progress = await _followed(stage, job_id)
-    applied = await faults.disarm(stage.local, stage.http)
+    applied = await faults.disarm(stage.stand_ins)
     return Batched(progress, await _lay_together(stage, progress, stripe_id, began), applied)
 
 
@@ -191,7 +191,7 @@ async def _lay_together(
         for record in await sides.usage_records(stage.ledger)
         if record["customer_id"] == customer
     ]
-    journal = await sides.claude_journal(stage.http, str(stage.local.claude_url))
+    journal = await stage.stand_ins["claude"].journal()
     # The only batches of the run are this job's; none of their replies may be lost.
     served = [row for row in journal if "batch_id" in row]
     claude, lost = sides.claude_figures(served, records, unknown=0)

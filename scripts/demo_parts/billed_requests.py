@@ -48,7 +48,7 @@ async def run(stage: Stage, count: int, documents: Sequence[Document]) -> Result
     name = f"demo-{uuid.uuid4().hex[:8]}"
     began = datetime.now(UTC)
     stripe_ids = await _add_customers(stage, name)
-    await faults.arm(stage.local, stage.http)
+    await faults.arm(stage.stand_ins)
     answered: list[str] = []
     sending = asyncio.create_task(_send(stage, asks(name, count, documents), answered))
     try:
@@ -56,7 +56,7 @@ async def run(stage: Stage, count: int, documents: Sequence[Document]) -> Result
             records = await _until_metered(stage, sending, answered, drawn)
     finally:
         sending.cancel()
-    applied = await faults.disarm(stage.local, stage.http)
+    applied = await faults.disarm(stage.stand_ins)
     seconds = (datetime.now(UTC) - began).total_seconds()
     tally = await _lay_together(
         stage,
@@ -150,8 +150,8 @@ async def _lay_together(
     began: datetime,
 ) -> Tally:
     unknown = await sides.unknown_outcomes(stage.ledger)
-    if "claude" in stage.local.sandboxed:
-        journal = await sides.claude_journal(stage.http, str(stage.local.claude_url))
+    if "claude" in stage.stand_ins:
+        journal = await stage.stand_ins["claude"].journal()
         claude, lost = sides.claude_figures(journal, records, unknown)
     else:
         claude, lost = sides.figures_of_replies(records), Lost(unknown)

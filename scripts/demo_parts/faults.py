@@ -7,9 +7,7 @@ README says how). The single ones are rules: they hit the first call that they f
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
-from tallystick.local import LocalStack
+from tallystick.sandbox.remote import Control
 
 from .asks import UNCACHED_TASK
 
@@ -63,23 +61,21 @@ Applied = Mapping[str, Mapping[str, int]]
 """How often each fault struck, by service."""
 
 
-async def arm(local: LocalStack, http: httpx.AsyncClient) -> None:
+async def arm(stand_ins: Mapping[str, Control]) -> None:
     """Set the stand-ins' pace and faults; real services are left alone."""
-    if local.claude_url and "claude" in local.sandboxed:
-        await post(http, f"{local.claude_url}/_sandbox/latency", _PACE)
-        await post(http, f"{local.claude_url}/_sandbox/faults", _CLAUDE)
-    if local.stripe_url and "stripe" in local.sandboxed:
-        await post(http, f"{local.stripe_url}/_sandbox/faults", _STRIPE)
+    if "claude" in stand_ins:
+        await stand_ins["claude"].post("latency", _PACE)
+        await stand_ins["claude"].post("faults", _CLAUDE)
+    if "stripe" in stand_ins:
+        await stand_ins["stripe"].post("faults", _STRIPE)
 
 
-async def disarm(local: LocalStack, http: httpx.AsyncClient) -> Applied:
+async def disarm(stand_ins: Mapping[str, Control]) -> Applied:
     """End the faults and return which ones struck."""
-    urls = {"claude": local.claude_url, "stripe": local.stripe_url}
     applied: dict[str, Mapping[str, int]] = {}
-    for service in sorted(local.sandboxed):
-        path = f"{urls[service]}/_sandbox/faults"
-        applied[service] = (await http.get(path)).raise_for_status().json()["applied"]
-        (await http.delete(path)).raise_for_status()
+    for service, control in stand_ins.items():
+        applied[service] = (await control.get("faults"))["applied"]
+        await control.disarm()
     return applied
 
 
@@ -92,8 +88,3 @@ def in_words(applied: Applied) -> str:
         if struck
     ]
     return f"faults survived: {'; '.join(services) or 'none were injected'}"
-
-
-async def post(http: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> None:
-    """Tell a stand-in something."""
-    (await http.post(url, json=body)).raise_for_status()

@@ -110,7 +110,7 @@ async def _lose_one(stage: Stage) -> None:
         "match": identifier,
         "times": None,  # the first call may be turned away: its token is of a month ago
     }
-    await faults.post(stage.http, f"{stage.local.stripe_url}/_sandbox/faults", {"rules": [losing]})
+    await stage.stand_ins["stripe"].post("faults", {"rules": [losing]})
     await stage.client.messages.create(
         customer_id=customer,
         request_id="forgotten",
@@ -119,7 +119,7 @@ async def _lose_one(stage: Stage) -> None:
         messages=[{"role": "user", "content": "What became of the Exchequer's tally sticks?"}],
     )
     await _until_acknowledged(stage, customer)
-    await faults.disarm(stage.local, stage.http)
+    await faults.disarm(stage.stand_ins)
 
 
 async def _until_acknowledged(stage: Stage, customer: str) -> None:
@@ -142,12 +142,9 @@ async def _reconcile(stage: Stage, day: Interval) -> ReconcileResult:
     """Run the reconciliation in the night after, in its own time."""
     now = datetime.now(UTC)
     at = max(day.end + AFTER_THE_DAY, now + FORGOTTEN)
-    await faults.post(
-        stage.http, f"{stage.local.claude_url}/_sandbox/clock", {"now": at.timestamp()}
-    )
+    await stage.stand_ins["claude"].post("clock", {"now": at.timestamp()})
     # A month has passed for Stripe since the periods were closed.
-    ahead = {"advance": (at - now).total_seconds()}
-    await faults.post(stage.http, f"{stage.local.stripe_url}/_sandbox/clock", ahead)
+    await stage.stand_ins["stripe"].post("clock", {"advance": (at - now).total_seconds()})
     run = await stage.temporal.start_workflow(
         RECONCILIATION,
         ReconcileOrder(kind="daily", start=day.start, end=day.end),

@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import httpx
-
 from activities.stripe_summaries import MeterSummaries
 from tallystick.ledger import reports
 from tallystick.ledger.database import Ledger
@@ -25,7 +23,6 @@ from .tally import CHARGE, COST, KINDS, Figures, Lost, Pair, add_up, amount, tok
 
 Record = Mapping[str, Any]
 _MINUTE = timedelta(minutes=1)
-_PAGE = 1_000
 
 
 async def usage_records(ledger: Ledger) -> list[Record]:
@@ -57,19 +54,6 @@ def _record_pairs(record: Record) -> Iterable[Pair]:
         yield (customer, kind), record[f"{kind}_tokens"]
     yield (customer, COST), record["cost_usd"] or 0
     yield (customer, CHARGE), from_nano_usd(record["charge_nano_usd"] or 0)
-
-
-async def claude_journal(http: httpx.AsyncClient, url: str) -> list[Record]:
-    """Return every row of the stand-in's journal."""
-    rows: list[Record] = []
-    after: int | None = 0
-    while after is not None:
-        page = (
-            await http.get(f"{url}/_sandbox/journal", params={"after": after, "limit": _PAGE})
-        ).json()
-        rows += page["rows"]
-        after = page["next"]
-    return rows
 
 
 def claude_figures(

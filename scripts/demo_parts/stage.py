@@ -1,7 +1,7 @@
 """What every act of the demo stands on: the running servers and the clients that reach them."""
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from tallystick.embedded import VIRTUAL_TIME, free_port
 from tallystick.errors import TallystickError
 from tallystick.ledger.database import Ledger
 from tallystick.local import LocalStack, local_stack
+from tallystick.sandbox.remote import Control
 from tallystick.settings import Settings
 from tallystick.temporal import connect_temporal
 
@@ -40,7 +41,8 @@ class Stage:
     temporal: TemporalClient
     ledger: Ledger
     stripe: StripeClient
-    http: httpx.AsyncClient
+    stand_ins: Mapping[str, Control]
+    """The other sides of `claude` and `stripe`, of those that stand in."""
 
     def check_worker(self) -> None:
         """Look whether the worker still runs.
@@ -77,4 +79,6 @@ async def stage(settings: Settings, home: Path) -> AsyncGenerator[Stage, None]:
         stack.push_async_callback(ledger.close)
         http = await stack.enter_async_context(httpx.AsyncClient())
         temporal = await connect_temporal(local.temporal.address)
-        yield Stage(local, Client(temporal), temporal, ledger, stripe, http)
+        urls = {"claude": local.claude_url, "stripe": local.stripe_url}
+        controls = {each: Control(http, urls[each] or "") for each in sorted(local.sandboxed)}
+        yield Stage(local, Client(temporal), temporal, ledger, stripe, controls)
