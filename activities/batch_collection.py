@@ -103,7 +103,7 @@ class BatchCollectionActivities:
                 to_decide = await batch_shards.in_state(tx, order.job_id, ShardState.SENT)
         passing = [error for error in trouble.values() if not error.non_retryable]
         if passing:
-            raise passing[0]
+            raise max(passing, key=_wait)  # a `retry-after` is everybody's
         news = progress.done - order.done >= max(progress.items // TOLD_PARTS, 1)
         if not running or to_decide or news:
             return progress
@@ -123,17 +123,33 @@ class BatchCollectionActivities:
         async with transaction(self._ledger) as tx:
             job = await batches.existing(tx, job_id)
             lost = await batch_shards.in_state(tx, job_id, ShardState.LOST)
-        trouble = {shard.shard: await _caught(self._find_lost(shard)) for shard in lost}
+        trouble = {shard.shard: await self._caught(self._find_lost(shard)) for shard in lost}
         async with transaction(self._ledger) as tx:
             running = await batch_shards.in_state(tx, job_id, *_OPEN)
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def in_turn(shard: BatchShard) -> None:
             async with turns:
-                trouble[shard.shard] = await _caught(self._follow(job, shard))
+                trouble[shard.shard] = await self._caught(self._follow(job, shard))
 
         await asyncio.gather(*(in_turn(shard) for shard in running))
         return {shard: error for shard, error in trouble.items() if error is not None}
+
+    async def _caught(self, step: Coroutine[Any, Any, None]) -> ApplicationError | None:
+        """Return how the step failed, as the error that an activity raises; None where it did not.
+
+        What passes is looked at again with the next look, unless there is a reason to be sooner or
+        later. A backoff would count the looks that found nothing as failures.
+        """
+        try:
+            await step
+        except ClaudeCallError as error:
+            cut = error.failure is BATCH_RESULTS_CUT
+            wait = CUT_AGAIN if cut else error.retry_after or self._poll
+            return failure(error.failure, str(error), retry_after=wait)
+        except ApplicationError as error:
+            return error
+        return None
 
     async def _tell(
         self,
@@ -248,13 +264,5 @@ class BatchCollectionActivities:
 _OPEN = (ShardState.RUNNING, ShardState.ENDED)
 
 
-async def _caught(step: Coroutine[Any, Any, None]) -> ApplicationError | None:
-    """Return how the step failed, as the error that an activity raises; None where it did not."""
-    try:
-        await step
-    except ClaudeCallError as error:
-        wait = CUT_AGAIN if error.failure is BATCH_RESULTS_CUT else error.retry_after
-        return failure(error.failure, str(error), retry_after=wait)
-    except ApplicationError as error:
-        return error
-    return None
+def _wait(error: ApplicationError) -> timedelta:
+    return error.next_retry_delay or timedelta(0)
