@@ -34,9 +34,9 @@ from tallystick.reconciling.differences import NOT_SERVED, NOTHING, Served, diff
 from tallystick.reconciling.edges import HOUR, NEAR, Edge, edges_of
 from tallystick.reconciling.findings import Finding, Pair
 from tallystick.reconciling.intervals import whole_hour
-from tallystick.reconciling.lost_batches import explain_batches
 from tallystick.reconciling.lost_calls import Call
 from tallystick.reconciling.minutes import MINUTE
+from tallystick.reconciling.open_batches import explain_batches, leave_unread
 from tallystick.reconciling.remains import remaining
 from tallystick.reconciling.reported import At, Reported, UsageRow, by_place
 
@@ -103,8 +103,10 @@ class UsageComparison:
             found += usage.explain_told_otherwise(looked, edges)
             if end == step.end:
                 unjudged |= usage.leave_to_next_run(looked, edges)
-            found += await self._lost_batches(looked)
-            found += await self._lost_calls(looked)
+            for look in (self._batches, self._calls_without_answer):
+                more, too_early = await look(looked)
+                found += more
+                unjudged |= too_early
             found += await self._remaining(looked)
         await self._tally(reported, served)
         own = [each for each in found if each.start < step.end and each.end > step.start]
@@ -145,23 +147,29 @@ class UsageComparison:
                 edges[place, at] = Edge(before, near.get((place, at), NOT_SERVED).counts)
         return edges
 
-    async def _lost_batches(self, looked: usage.Differences) -> list[Finding]:
+    async def _batches(self, looked: usage.Differences) -> tuple[list[Finding], set[datetime]]:
+        """Explain usage at the batch price; also returns hours that cannot be judged yet."""
         hours = [
             hour
             for hour in usage.excess(looked, batch=True)
             if self._step.start <= hour.at < self._step.end
         ]
         if not hours:
-            return []
+            return [], set()
         first, last = min(hour.at for hour in hours), max(hour.at for hour in hours)
         async with transaction(self._ledger) as tx:
+            unread = await unrecorded_calls.unread_batches(tx, first, last + HOUR)
             lost = await unrecorded_calls.lost_batches(tx, first, last + HOUR)
-        return list(explain_batches(hours, lost))
+        too_early = leave_unread(hours, unread)
+        return list(explain_batches(hours, lost)), too_early
 
-    async def _lost_calls(self, looked: usage.Differences) -> list[Finding]:
+    async def _calls_without_answer(
+        self, looked: usage.Differences
+    ) -> tuple[list[Finding], set[datetime]]:
+        """Explain usage by calls without a record; also returns hours that are too early."""
         hours = usage.excess(looked, batch=False)
         if not hours or self._reports is None:
-            return []
+            return [], set()
         known: dict[int, Call] = {}
         for start, end in _runs(sorted({hour.at for hour in hours})):
             async with transaction(self._ledger) as tx:
@@ -186,7 +194,7 @@ class UsageComparison:
                 async with transaction(self._ledger) as tx:
                     served |= await served_usage.served(tx, at, at + HOUR, MINUTE)
                     await self._add_besides(tx, served, at, MINUTE)
-        return list(usage.explain_calls(hours, calls, by_place(rows), served))
+        return usage.explain_calls(hours, calls, by_place(rows), served)
 
     async def _remaining(self, looked: usage.Differences) -> list[Finding]:
         found: list[Finding] = []
@@ -234,7 +242,7 @@ class UsageComparison:
             return await attempt_settlements.settle_not_served(
                 tx,
                 reconciliation_id=step.reconciliation_id,
-                end=min([step.end, *unjudged]),
+                end=min([step.end, *(hour for hour in unjudged if hour >= step.start)]),
                 longest=self._longest,
                 at=step.now,
             )
@@ -299,7 +307,7 @@ def _by_hour(
 def _words(found: int, not_served: int, *, left_out: bool) -> str:
     words = f"{found:,} discrepancies" if found else "nothing differs"
     if left_out:
-        words += "; what differs at the end of the last hour is the next run's to judge"
+        words += "; something is too early to be judged, and left to the next run"
     if not_served:
         words += f"; {not_served:,} calls of unknown outcome were not served"
     return words

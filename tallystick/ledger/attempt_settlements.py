@@ -23,7 +23,7 @@ from tallystick.ledger.tables import OPEN_ATTEMPTS, Attempt, Outcome
 from tallystick.pricing import TOKEN_KINDS, TokenKind, price_book
 from tallystick.reconciling.edges import NEAR
 from tallystick.reconciling.findings import Kind, Pair
-from tallystick.reconciling.lost_batches import SERVED_FOR
+from tallystick.reconciling.open_batches import SERVED_FOR
 from tallystick.reconciling.reported import BATCH
 
 COMPARED = "compared"

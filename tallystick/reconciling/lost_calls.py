@@ -43,6 +43,8 @@ class Known(Enum):
     """What is known of how a call ended."""
 
     NOTHING = "nothing"
+    IN_FLIGHT = "in flight"
+    """It has not ended, or nobody has noted yet how: it is too early to tell."""
     FAILED = "failed"
     """Claude answered with an error."""
     NOT_SERVED = "not served"
@@ -190,6 +192,8 @@ def tell(matches: Sequence[Match], span: Unit) -> Finding:
     match matches[0].known:
         case Known.NOTHING:
             return _lost(matches, span)
+        case Known.IN_FLIGHT:
+            raise ValueError("of a call in flight nothing is to be told yet")
         case Known.NOT_SERVED:
             return _told(
                 matches,

@@ -71,8 +71,10 @@ def explain_calls(
     calls: Sequence[Call],
     reported: Mapping[At, Reported],
     served: Mapping[At, Served],
-) -> Iterator[Finding]:
-    """Take away what calls without an answer have used.
+) -> tuple[list[Finding], set[datetime]]:
+    """Take away what calls without an answer have used; returns it, and hours that are too early.
+
+    What a call in flight may have used is left to the next run, with its hour.
 
     Args:
         hours: in which the report has more.
@@ -82,15 +84,19 @@ def explain_calls(
     """
     of = {(hour.place, hour.at): hour for hour in hours}
     found: defaultdict[At, list[Match]] = defaultdict(list)
+    too_early: set[datetime] = set()
     units = [unit for hour in hours for unit in narrow(hour, reported, served)]
-    for known in (Known.NOTHING, Known.NOT_SERVED, Known.FAILED):
+    for known in (Known.NOTHING, Known.IN_FLIGHT, Known.NOT_SERVED, Known.FAILED):
         matches, units = match_calls(units, [call for call in calls if call.known is known])
         for each in matches:
             at = (each.unit.place, _hour(each.unit.start))
             of[at].explain(each.unit.counts, each.unit.requests)
-            found[at].append(each)
-    for at, matches in sorted(found.items()):
-        yield from _findings(of[at], matches)
+            if known is Known.IN_FLIGHT:
+                too_early.add(at[1])
+            else:
+                found[at].append(each)
+    told = [each for at in sorted(found) for each in _findings(of[at], found[at])]
+    return told, too_early
 
 
 def _findings(hour: Difference, matches: Sequence[Match]) -> Iterator[Finding]:

@@ -13,8 +13,9 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from tallystick.ledger import batch_shards, batches, provider_records, served_usage
+from tallystick.ledger.batch_tables import BatchShard
 from tallystick.ledger.batches import NewJob
-from tallystick.ledger.database import Ledger
+from tallystick.ledger.database import Ledger, Transaction
 from tallystick.ledger.discrepancies import change_state
 from tallystick.ledger.reconciliation_tables import DiscrepancyState
 from tallystick.lost_calls import lost_calls
@@ -364,14 +365,35 @@ async def test_items_of_a_lost_batch_are_settled_in_one_go(ledger: Ledger) -> No
         assert settled == {True: 3, False: 5}
 
 
+async def test_a_batch_whose_results_are_not_read_yet_is_no_discrepancy(ledger: Ledger) -> None:
+    async with open_claude(ledger) as claude:
+        at = DAY + 10 * MINUTE
+        async with ledger.begin() as tx:
+            shard = await _send_batch(tx, "job", 8, at)
+            await batch_shards.set_running(tx, shard, "batch_1", at, at + 24 * HOUR)
+        counts = TokenCounts(input=2_800, output=7)
+        await claude.outside(at + HOUR, counts, service_tier="batch", requests=4)
+        _, compared, cost = await claude.compare()
+        assert (compared.found, cost.found) == (0, 0)
+        assert "next run" in compared.words
+        await claude.outside(at + HOUR, counts, service_tier="batch", requests=4)
+        _, compared, _ = await claude.compare()  # more than the batch has
+        assert compared.found == 1
+
+
+async def _send_batch(tx: Transaction, job_id: str, items: int, at: datetime) -> BatchShard:
+    """Submit a job of one batch, and send it."""
+    await batches.submit(tx, NewJob(job_id, "acme"), streamed(items_of(job_id, items)))
+    shard = await batch_shards.plan(tx, job_id, ShardLimits(100, 10**7), at)
+    assert shard is not None
+    assert await batch_shards.set_sent(tx, shard, at)
+    return await batch_shards.get(tx, job_id, shard.shard)
+
+
 async def _lose_batch(ledger: Ledger, job_id: str, items: int, at: datetime) -> Counter[str]:
     """Submit a job whose one create is given up; returns how many items each model has."""
     async with ledger.begin() as tx:
-        await batches.submit(tx, NewJob(job_id, "acme"), streamed(items_of(job_id, items)))
-        shard = await batch_shards.plan(tx, job_id, ShardLimits(100, 10**7), at)
-        assert shard is not None
-        assert await batch_shards.set_sent(tx, shard, at)
-        sent = await batch_shards.get(tx, job_id, shard.shard)
+        sent = await _send_batch(tx, job_id, items, at)
         assert await batch_shards.give_up(tx, sent, at + 5 * MINUTE, "nobody answered")
         rows = await tx.execute(text("SELECT model, count(*) AS n FROM attempts GROUP BY model"))
         return Counter({row.model: row.n for row in rows})

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tallystick.pricing import TokenCounts
 from tallystick.reconciling.differences import NOTHING, Served, minus, negative, tokens
 from tallystick.reconciling.findings import Cause, Finding, Kind
-from tallystick.reconciling.lost_batches import LostBatch
 from tallystick.reconciling.lost_calls import Known, apportion
 from tallystick.reconciling.minutes import MINUTE
+from tallystick.reconciling.open_batches import OpenBatch
 from tallystick.reconciling.reported import Place, place_of
 from tests.reconciling.usage_stand import HAIKU, MORNING, PLACE, SONNET, Hours, at, settled
 
@@ -351,19 +351,27 @@ def test_shares_are_whole_and_add_up(count: int, weights: list[int]) -> None:
     assert min(parts) >= 0
 
 
-# --- Lost batches ---------------------------------------------------------------------------------
-def lost_batch(items: int, **changes: object) -> LostBatch:
+def test_what_a_call_in_flight_may_have_used_is_left_to_the_next_run() -> None:
+    hours = Hours()
+    hours.report(10, LOST)
+    hours.lose(9, 400, Known.IN_FLIGHT)
+    assert (hours.compare(), hours.unjudged) == ([], {MORNING})
+
+
+# --- Batches without records ----------------------------------------------------------------------
+def lost_batch(items: int, **changes: object) -> OpenBatch:
     facts = {
         "job_id": "job",
         "shard": 1,
         "customer_id": "acme",
         "model": PLACE.model,
-        "sent_at": at(1),
+        "since": at(1),
+        "until": at(24 * 60),
         "items": items,
         "settled": 0,
         "estimated_prompt": items * 100,
     }
-    return LostBatch(**(facts | changes))  # type: ignore[arg-type]
+    return OpenBatch(**(facts | changes))  # type: ignore[arg-type]
 
 
 def test_items_of_a_lost_batch_are_settled_hour_after_hour() -> None:
@@ -387,11 +395,19 @@ def test_more_requests_than_items_are_not_a_lost_batchs() -> None:
 
 
 def test_a_lost_batch_is_not_served_at_the_full_price_nor_after_a_day() -> None:
-    hours = Hours(batches=[lost_batch(10), lost_batch(10, sent_at=at(-25 * 60))])
+    hours = Hours(batches=[lost_batch(10, since=at(120)), lost_batch(10, until=at(-10))])
     hours.report(70, TokenCounts(input=400, output=8), requests=4)
-    hours.batches[0].sent_at = at(120)
     hours.report(10, TokenCounts(input=400, output=8), requests=4, place=BATCH)
     assert {each.cause for each in hours.compare()} == {Cause.OUTSIDE_USAGE}
+
+
+def test_a_batch_that_is_not_read_yet_is_left_to_the_next_run() -> None:
+    hours = Hours(unread=[lost_batch(10)])
+    hours.report(70, TokenCounts(input=1_000, output=8), requests=10, place=BATCH)
+    assert (hours.compare(), hours.unjudged) == ([], {at(60)})
+    hours.unread = [lost_batch(9)]
+    (found,) = hours.compare()
+    assert (found.cause, hours.unjudged) == (Cause.OUTSIDE_USAGE, set())
 
 
 # --- What is left ---------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from tallystick.reconciling import usage
 from tallystick.reconciling.differences import Difference, Served, differences
 from tallystick.reconciling.edges import HOUR, NEAR, Edge, edges_of
 from tallystick.reconciling.findings import Finding
-from tallystick.reconciling.lost_batches import LostBatch, explain_batches
 from tallystick.reconciling.lost_calls import Call, Known
 from tallystick.reconciling.minutes import MINUTE
+from tallystick.reconciling.open_batches import OpenBatch, explain_batches, leave_unread
 from tallystick.reconciling.remains import remaining
 from tallystick.reconciling.reported import At, Place, Reported, place_of
 
@@ -37,9 +37,12 @@ class Hours:
 
     count: int = 4
     calls: list[Call] = field(default_factory=list)
-    batches: list[LostBatch] = field(default_factory=list)
+    batches: list[OpenBatch] = field(default_factory=list)
+    unread: list[OpenBatch] = field(default_factory=list)
     told_behind: bool = True
     """Whether the report tells the hour behind the last one."""
+    unjudged: set[datetime] = field(default_factory=set)
+    """Hours that the comparison left to the next one."""
     reported: list[tuple[Place, datetime, Reported]] = field(default_factory=list)
     served: list[tuple[Place, datetime, Served]] = field(default_factory=list)
 
@@ -94,13 +97,16 @@ class Hours:
         looked = self.look()
         edges = self._edges(looked)
         found = list(usage.explain_told_otherwise(looked, edges))
-        if not self.told_behind:
-            usage.leave_to_next_run(looked, edges)
-        found += explain_batches(usage.excess(looked, batch=True), self.batches)
+        self.unjudged = usage.leave_to_next_run(looked, edges) if not self.told_behind else set()
+        at_batch_price = usage.excess(looked, batch=True)
+        self.unjudged |= leave_unread(at_batch_price, self.unread)
+        found += explain_batches(at_batch_price, self.batches)
         hours = usage.to_narrow(usage.excess(looked, batch=False), self.calls)
-        found += usage.explain_calls(
+        more, too_early = usage.explain_calls(
             hours, self.calls, self._reported(MINUTE), self._served(MINUTE)
         )
+        self.unjudged |= too_early
+        found += more
         return [*found, *(remaining(hour, ["apikey_1"]) for hour in usage.left(looked))]
 
     def look(self) -> dict[Place, list[Difference]]:

@@ -1,10 +1,13 @@
-"""Lost batches: items of a create that nobody answered, of which some or all were served.
+"""Batches that are no records yet: lost ones, of which some or all was served, and unread ones.
 
 A batch that was never found may exist and be served for a day, and its items are many. Usage at the
 batch price that no record explains is theirs if it is no more requests than they are and their
 prompts fit; a number of items is settled then, in the order of their numbers, and which of them
 they were is an estimate. What was settled before tells where the next ones begin, so a proposal
 says the same whoever makes it, and does the same however often it is applied.
+
+A batch that runs, or has ended and is not read to its end, will have its records. Until then its
+usage is nobody's discrepancy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,14 +29,18 @@ SERVED_FOR = timedelta(hours=24)
 
 
 @dataclass(slots=True)
-class LostBatch:
-    """The items of one model in a shard that was given up. `settled` of `items` were served."""
+class OpenBatch:
+    """The items of one model in a shard, served in [`since`, `until`) if they were.
+
+    `settled` of the `items` are known to have been.
+    """
 
     job_id: str
     shard: int
     customer_id: str
     model: str
-    sent_at: datetime
+    since: datetime
+    until: datetime
     items: int
     settled: int
     estimated_prompt: int
@@ -50,18 +57,25 @@ class LostBatch:
             self.waiting > 0
             and self.model == hour.place.model
             and hour.place.service_tier == BATCH
-            and self.sent_at - NEAR < hour.at + HOUR
-            and hour.at < self.sent_at + SERVED_FOR + NEAR
+            and self.since - NEAR < hour.at + HOUR
+            and hour.at < self.until + NEAR
         )
 
 
-def explain_batches(hours: Sequence[Difference], batches: Sequence[LostBatch]) -> Iterator[Finding]:
+def leave_unread(hours: Sequence[Difference], unread: Sequence[OpenBatch]) -> set[datetime]:
+    """Take away what batches may have served that are not read yet; returns those hours."""
+    too_early: set[datetime] = set()
+    for hour, fitting in _by_hour(hours, unread):
+        if count := _count(hour, fitting):
+            _take(count, fitting)
+            hour.explain(hour.left, hour.requests)
+            too_early.add(hour.at)
+    return too_early
+
+
+def explain_batches(hours: Sequence[Difference], lost: Sequence[OpenBatch]) -> Iterator[Finding]:
     """Take away what lost batches have served, hour after hour."""
-    for hour in sorted(hours, key=lambda hour: (hour.at, hour.place)):
-        fitting = sorted(
-            (batch for batch in batches if batch.may_be_in(hour)),
-            key=lambda batch: (batch.sent_at, batch.job_id, batch.shard),
-        )
+    for hour, fitting in _by_hour(hours, lost):
         count = _count(hour, fitting)
         units = unit_prices(hour.place, hour.at, hour.left.prompt // max(count, 1))
         if count and units is not None:
@@ -69,7 +83,22 @@ def explain_batches(hours: Sequence[Difference], batches: Sequence[LostBatch]) -
             hour.explain(hour.left, hour.requests)
 
 
-def _count(hour: Difference, fitting: Sequence[LostBatch]) -> int:
+def _by_hour(
+    hours: Sequence[Difference], batches: Sequence[OpenBatch]
+) -> Iterator[tuple[Difference, Sequence[OpenBatch]]]:
+    """Yield hours in which the report has more, with the batches that may be why, oldest first."""
+    for hour in sorted(hours, key=lambda hour: (hour.at, hour.place)):
+        if hour.is_excess:
+            yield (
+                hour,
+                sorted(
+                    (batch for batch in batches if batch.may_be_in(hour)),
+                    key=lambda batch: (batch.since, batch.job_id, batch.shard),
+                ),
+            )
+
+
+def _count(hour: Difference, fitting: Sequence[OpenBatch]) -> int:
     """Return how many items the usage of an hour is of; 0 where it fits none."""
     items = sum(batch.items for batch in fitting)
     if not items or not hour.left.prompt:
@@ -82,9 +111,9 @@ def _count(hour: Difference, fitting: Sequence[LostBatch]) -> int:
     return count if 0 < count <= waiting and fit else 0
 
 
-def _take(count: int, fitting: Sequence[LostBatch]) -> list[tuple[LostBatch, int, int]]:
+def _take(count: int, fitting: Sequence[OpenBatch]) -> list[tuple[OpenBatch, int, int]]:
     """Take so many items, the oldest batches first: of which, from which on, how many."""
-    taken: list[tuple[LostBatch, int, int]] = []
+    taken: list[tuple[OpenBatch, int, int]] = []
     for batch in fitting:
         items = min(count, batch.waiting)
         if items:
@@ -95,7 +124,7 @@ def _take(count: int, fitting: Sequence[LostBatch]) -> list[tuple[LostBatch, int
 
 
 def _finding(
-    hour: Difference, taken: Sequence[tuple[LostBatch, int, int]], units: Units
+    hour: Difference, taken: Sequence[tuple[OpenBatch, int, int]], units: Units
 ) -> Finding:
     weights = [batch.estimated_prompt * items // batch.items + 1 for batch, _, items in taken]
     cut = zip(*(apportion(each, weights) for each in hour.left), strict=True)
@@ -136,7 +165,7 @@ def _finding(
     )
 
 
-def _named(batch: LostBatch, items: int) -> dict[str, Any]:
+def _named(batch: OpenBatch, items: int) -> dict[str, Any]:
     return {
         "customer_id": batch.customer_id,
         "request_id": batch.job_id,
