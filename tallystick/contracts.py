@@ -45,6 +45,9 @@ RequestId = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+=/-]*$", max_length=150)
 ]
 
+Label = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""Text for the ledger. PostgreSQL takes no NUL, and would only say so once Claude was paid."""
+
 MAX_REQUEST_BYTES = 16_000_000
 """Of the whole request as JSON; half of what Claude takes. A history holds only a reference to one
 of this size, but its workflow has to read it, and has two seconds for that (facts on Temporal,
@@ -109,7 +112,7 @@ class ClaudeRequest(_Frozen):
     max_cost_usd: Annotated[Usd, Field(gt=0)] | None = None
     max_input_tokens: Annotated[int, Field(gt=0)] | None = None
     max_conversation_usd: Annotated[Usd, Field(gt=0)] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[Label, Label] | None = None
 
     @classmethod
     def parse(cls, value: Any) -> "ClaudeRequest":
@@ -389,6 +392,7 @@ class News(_Frozen):
 MESSAGE_BATCH = "MessageBatch"
 CANCEL_UPDATE = "cancel"
 PROGRESS_QUERY = "progress"
+STUCK_QUERY = "stuck"
 BATCH_PROGRESS = "batch_progress"
 
 JobId = Annotated[

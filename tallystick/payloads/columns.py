@@ -16,7 +16,7 @@ from tallystick.payloads.keys import Keyring
 _ABOUT = b"tallystick column"
 _MARK = "sealed:"
 """No JSON begins so, and JSON is all that these columns hold otherwise."""
-_DOCUMENT = "tallystick_sealed"
+_AS_TEXT = "as_text"
 
 
 class ColumnSeal:
@@ -48,13 +48,15 @@ class ColumnSeal:
         return self._keys.open(name, sealed, _ABOUT).decode()
 
     def document(self, plain: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a JSON object as it is to be stored: itself, or one that holds it sealed."""
-        if not self._keys:
-            return plain
-        return {_DOCUMENT: self.text(json.dumps(plain, separators=(",", ":")))}
+        """Return a JSON object as it is to be stored: one that holds it as text, sealed or not.
+
+        PostgreSQL's JSON refuses a NUL inside a string, which Claude may well have written. Refused
+        by the ledger, a reply that was paid for would be lost and paid for again.
+        """
+        return {_AS_TEXT: self.text(json.dumps(plain, separators=(",", ":")))}
 
     def read_document(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was given to `document`; raises as `read_text` does."""
-        if set(stored) != {_DOCUMENT}:
+        if set(stored) != {_AS_TEXT}:
             return dict(stored)
-        return json.loads(self.read_text(stored[_DOCUMENT]))
+        return json.loads(self.read_text(stored[_AS_TEXT]))

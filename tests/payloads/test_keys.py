@@ -64,7 +64,8 @@ def test_columns_hold_sealed_and_plain_rows_side_by_side() -> None:
     reply = {"id": "msg_1", "content": [{"type": "text", "text": "a hazel rod\0"}]}
     text = json.dumps(reply)
     plain, sealing = ColumnSeal(), ColumnSeal(keys(f"a:{A}"))
-    assert (plain.text(text), plain.document(reply)) == (text, reply)
+    assert plain.text(text) == text
+    assert plain.read_document(reply) == reply  # as rows were written before
     assert "hazel" not in sealing.text(text) + json.dumps(sealing.document(reply))
     for seal in (plain, sealing):
         assert sealing.read_text(seal.text(text)) == text

@@ -41,7 +41,7 @@ async def test_five_mebibytes_there_and_back(
     temporal_server: TemporalServer, database_url: str, customer: str, keys: list[str], copies: int
 ) -> None:
     application = await connect_temporal(temporal_server.address, keys=Keyring.parse(keys))
-    claude = Saying(_random(5 * MIB))
+    claude = Saying(f"\0{_random(5 * MIB)}")  # PostgreSQL's JSON takes no NUL
     async with open_house(
         application, database_url, customer, claude_app=claude, payload_keys=keys
     ) as house:

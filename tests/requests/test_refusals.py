@@ -45,6 +45,7 @@ async def _nothing_written(house: House, request_id: str) -> None:
         ({"request_id": "r" * 200}, "request_id"),
         ({"max_cost_usd": 1.5}, "max_cost_usd"),
         ({"max_input_tokens": 0}, "max_input_tokens"),
+        ({"customer_metadata": {"label": "a\0b"}}, "metadata.label"),
         ({"messages": [{"role": "user", "content": "x" * MAX_REQUEST_BYTES}]}, "params"),
     ],
 )
