@@ -25,7 +25,7 @@ from tallystick.reconciling.costs import (
 )
 from tallystick.reconciling.differences import Difference, everywhere
 from tallystick.reconciling.findings import Finding, Pair
-from tallystick.reconciling.intervals import DAY
+from tallystick.reconciling.intervals import DAY, HOUR
 from tallystick.reconciling.reported import by_place
 
 
@@ -70,13 +70,14 @@ async def _look(tx: Transaction, day: datetime) -> list[Finding]:
     if not unlike:
         return []
     rows = await provider_records.usage_rows(tx, day, end)
-    usage = everywhere(
-        day,
-        by_place(row._replace(at=day) for row in rows),
-        await served_usage.served(tx, day, end, DAY),
-    )
-    judged = [judge(each, [used for used in usage if _concerns(each, used)]) for each in unlike]
-    return [each for each in judged if each is not None]
+    served = await served_usage.served(tx, day, end, HOUR)
+    findings: list[Finding] = []
+    for each in unlike:
+        usage = everywhere(by_place(rows), served)
+        found = judge(each, [used for used in usage if _concerns(each, used)])
+        if found is not None:
+            findings.append(found)
+    return findings
 
 
 def _concerns(found: CostDifference, usage: Difference) -> bool:

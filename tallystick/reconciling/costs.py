@@ -18,9 +18,10 @@ from typing import NamedTuple
 from tallystick.money import EXACT, to_nano_usd, total
 from tallystick.pricing import TokenCounts
 from tallystick.pricing.explain import dollars
-from tallystick.reconciling.differences import Difference
+from tallystick.reconciling.differences import NOTHING, Difference
 from tallystick.reconciling.findings import Cause, Finding, Kind, Pair
-from tallystick.reconciling.reported import CostRow, model_of
+from tallystick.reconciling.refusals import explain_refusals
+from tallystick.reconciling.reported import CostRow, Place, model_of
 from tallystick.reconciling.worth import bounds
 
 TOKENS, WEB_SEARCH = "tokens", "web_search"
@@ -101,19 +102,19 @@ def judge(found: CostDifference, usage: Sequence[Difference]) -> Finding | None:
 
     Args:
         found: what differs.
-        usage: the day's usage of both sides in the places of its model, or of all.
+        usage: the day's usage of both sides by the hour, in the places of its model, or of all.
+            What is free of it and told by one side only is taken away.
     """
     at = datetime.combine(found.where.day, time.min, UTC)
-    counted = [_of(each, each.left, found.where.component) for each in usage]
-    refused = [_of(each, each.served.free, found.where.component) for each in usage]
-    if any(any(counts) for counts in counted):
-        # A usage report without refusals lacks their tokens, and a cost report never has them.
-        without = [one.plus(other) for one, other in zip(counted, refused, strict=True)]
-        if any(_is_worth(found, usage, at, counts) for counts in (counted, without)):
+    free = [each.served.free if explain_refusals(each) is None else NOTHING for each in usage]
+    counted = _by_place(usage, [each.left for each in usage], found.where.component)
+    refused = _by_place(usage, free, found.where.component)
+    if counted:
+        if _is_worth(found, at, counted):
             return None
         cause = Cause.UNKNOWN
         why = "Tokens differ too, and do not explain it."
-    elif any(any(counts) for counts in refused) and _is_worth(found, usage, at, refused):
+    elif refused and _is_worth(found, at, refused):
         cause = Cause.REFUSALS
         why = "It is what refusals before any output would cost, which should be free."
     elif found.where.component in (TOKENS, WEB_SEARCH):
@@ -127,28 +128,32 @@ def judge(found: CostDifference, usage: Sequence[Difference]) -> Finding | None:
     return _finding(found, at, cause, why)
 
 
-def _of(each: Difference, counts: TokenCounts, component: str) -> TokenCounts:
-    """Return the counts that a component is the price of."""
+def _by_place(
+    usage: Sequence[Difference], counts: Sequence[TokenCounts], component: str
+) -> Mapping[Place, TokenCounts]:
+    """Add up what a component is the price of, by place; places that come to nothing left out."""
+    sums: dict[Place, TokenCounts] = {}
+    for each, counted in zip(usage, counts, strict=True):
+        sums[each.place] = sums.get(each.place, NOTHING).plus(_of(counted, component))
+    return {place: counted for place, counted in sums.items() if any(counted)}
+
+
+def _of(counts: TokenCounts, component: str) -> TokenCounts:
     match component:
         case "tokens":
             return counts._replace(web_search=0)
         case "web_search":
             return TokenCounts(web_search=counts.web_search)
         case _:
-            return TokenCounts()
+            return NOTHING
 
 
-def _is_worth(
-    found: CostDifference,
-    usage: Sequence[Difference],
-    at: datetime,
-    counts: Sequence[TokenCounts],
-) -> bool:
+def _is_worth(found: CostDifference, at: datetime, counts: Mapping[Place, TokenCounts]) -> bool:
     """Tell whether counts cost what differs, in whatever length their prompts were."""
     low: list[Decimal] = []
     high: list[Decimal] = []
-    for each, counted in zip(usage, counts, strict=True):
-        worth = bounds(each.place, at, counted)
+    for place, counted in counts.items():
+        worth = bounds(place, at, counted)
         if worth is None:
             return False
         low.append(worth[0])

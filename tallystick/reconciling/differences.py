@@ -101,12 +101,9 @@ def differences(
     }
 
 
-def everywhere(
-    at: datetime, reported: Mapping[At, Reported], served: Mapping[At, Served]
-) -> list[Difference]:
-    """Return all places that either side knows in one bucket, also those that do not differ."""
-    places = {place for place, _ in {*reported, *served}}
-    return [_laid_out(place, at, reported, served) for place in sorted(places)]
+def everywhere(reported: Mapping[At, Reported], served: Mapping[At, Served]) -> list[Difference]:
+    """Return every place and bucket that either side knows, also those that do not differ."""
+    return [_laid_out(place, at, reported, served) for place, at in sorted({*reported, *served})]
 
 
 def _laid_out(

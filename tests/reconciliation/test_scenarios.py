@@ -4,6 +4,7 @@ After the repairs a day's three records tally, or what still differs is a row wi
 whoever repairs and compares everything once more changes nothing.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from tallystick.metering import CHARGE_METER, UNITS, token_meter
 from tallystick.pricing import TOKEN_KINDS
 from tallystick.reconciling.findings import Cause, Pair
 from tallystick.reconciling.reported import model_of
+from tests.invoicing.stand import CLOSE, PLANS, Books
 from tests.reconciliation.scenarios import (
     HOURS,
     PRICED,
@@ -26,7 +28,8 @@ from tests.reconciliation.scenarios import (
     Reports,
     Row,
     Scenario,
-    as_claude_told,
+    When,
+    by_model,
 )
 from tests.reconciliation.world import (
     DAY,
@@ -38,6 +41,7 @@ from tests.reconciliation.world import (
     World,
     open_world,
 )
+from tests.statements.stand import add_plans
 
 QUIET_HOUR = 21
 MOST_ROUNDS = 6
@@ -58,7 +62,7 @@ async def test_what_goes_wrong_is_found_and_mended_and_nothing_else(
     async with open_world(ledger, admin_key=knows_reports) as world:
         struck = await live(world, day)
         expected = [row for each in struck for row in each.rows if knows_reports or _of_stripe(row)]
-        await world.go(NEXT_DAY + day.when.value)
+        await world.go(max(world.now, NEXT_DAY + day.when.value))
         await look(world, day)
         assert await found(world) == Counter(map(stated, expected))
 
@@ -67,6 +71,9 @@ async def test_what_goes_wrong_is_found_and_mended_and_nothing_else(
                 await each.remedy()
         await mend(world)
         assert await ends(world) == {named(row): (row.state, row.repairs) for row in expected}
+        lost = [served for each in struck for served in each.lost if knows_reports]
+        settled = await world.rows("SELECT served FROM attempt_settlements")
+        assert Counter(row.served for row in settled) == Counter(lost)
         await charges_tally(world)
         if knows_reports:
             await usage_tallies(world)
@@ -98,7 +105,9 @@ async def test_a_clean_month_leaves_nothing(
 # --- A day ----------------------------------------------------------------------------------------
 async def live(world: World, day: Scenario) -> list[Expected]:
     """Let the day pass; returns what its faults leave to be found."""
-    await world.add_customer(PRICED, account=True)
+    books = await open_books(world) if day.when is When.CLOSED else None
+    if books is None:
+        await world.add_customer(PRICED, account=True)
     await world.add_customer(UNPRICED)
     await world.add_customer("idle")
     strikes = {strike.hour: (fault, strike) for fault, strike in day.strikes(world)}
@@ -109,7 +118,37 @@ async def live(world: World, day: Scenario) -> list[Expected]:
         if hour in strikes:
             fault, strike = strikes[hour]
             struck.append(await fault(strike))
+    if books is not None:
+        await close(books, struck)
     return struck
+
+
+async def open_books(world: World) -> Books:
+    """Have Stripe collect what the priced customer uses, from half a day before."""
+    await add_plans(world.ledger, **PLANS)
+    books = Books(world.ledger, world.stripe, world.metering)
+    await books.begin("usage")
+    assert books.customer == PRICED
+    world.stripe_ids[PRICED] = books.name
+    return books
+
+
+async def close(books: Books, struck: Sequence[Expected]) -> None:
+    """Close the period; what happens while its invoice becomes final comes just before that."""
+    await books.go(await books.end_of(1) + 10 * MINUTE)
+    *before, last = CLOSE[:-2]
+    await books.all(before, 1)
+    hold = await books.stripe.hold("/finalize", at="received")
+    closing = asyncio.create_task(books.step(last, 1))
+    await books.stripe.until_held()
+    for each in struck:
+        if each.while_invoiced is not None:
+            await each.while_invoiced()
+    await books.stripe.control("DELETE", f"holds/{hold}")
+    await closing
+    for each in struck:
+        if each.afterwards is not None:
+            await each.afterwards()
 
 
 async def look(world: World, day: Scenario) -> None:
@@ -207,7 +246,8 @@ async def charges_tally(world: World) -> None:
     meters |= {token_meter(kind): f"{kind}_tokens" for kind in TOKEN_KINDS}
     for meter, column in meters.items():
         for row in await world.rows(
-            f"SELECT customer_id, sum({column}) AS value FROM usage_records GROUP BY customer_id"
+            f"SELECT customer_id, sum({column}) AS value FROM usage_records "
+            "WHERE cost_usd IS NOT NULL GROUP BY customer_id"
         ):
             mapped = world.stripe_ids.get(row.customer_id, "")
             differs = int(row.value) - counted.get((mapped, meter), 0)
@@ -222,9 +262,10 @@ async def usage_tallies(world: World) -> None:
     differs = Counter[tuple[str, str]]()
     for (model, _), counts in (await world.reported()).items():
         differs.update({(model, str(kind)): count for kind, count in counts.by_kind().items()})
-    for row in await world.rows("SELECT model, evidence FROM usage_records"):
-        counts = as_claude_told(row.evidence).by_kind()
-        differs.subtract({(model_of(row.model), str(kind)): n for kind, n in counts.items()})
+    for row in await world.rows("SELECT evidence FROM usage_records"):
+        for model, counts in by_model(row.evidence):
+            told = counts.by_kind().items()
+            differs.subtract({(model_of(model), str(kind)): count for kind, count in told})
     columns = ", ".join(f"s.{kind}_tokens AS {kind}" for kind in TOKEN_KINDS)
     for row in await world.rows(
         f"SELECT model, {columns} FROM attempt_settlements s JOIN attempts USING (attempt_id)"

@@ -144,6 +144,7 @@ class World:
         key: RequestKey | None = None,
         model: str = SONNET,
         fault: str | None = None,
+        options: Mapping[str, Any] | None = None,
         cached: bool = False,
         tokens: int = 400,
         max_tokens: int = 64,
@@ -151,7 +152,7 @@ class World:
         """Ask a question that is answered at `at`; its events wait in the outbox."""
         key = key or self.request(customer)
         if fault is not None:
-            await self.claude_fault(fault)
+            await self.claude_fault(fault, **(options or {}))
         params = _body(key, model, tokens, max_tokens=max_tokens, cached=cached)
         attempt_id = await self._begin(key, params, at - _CALL_TAKES)
         await self.go(at)
