@@ -406,6 +406,16 @@ def batch_workflow_id(job_id: str) -> str:
     return f"message-batch/{job_id}"
 
 
+def named_by(workflow_id: str) -> dict[str, str]:
+    """Return what an id of ours names: customer and request, customer, or batch job."""
+    kind, _, named = workflow_id.partition("/")
+    if kind == "claude-request":
+        customer_id, _, request_id = named.partition("/")
+        return {"customer_id": customer_id, "request_id": request_id}
+    name = {"billing-cycle": "customer_id", "message-batch": "job_id"}.get(kind)
+    return {} if name is None else {name: named}
+
+
 class BatchOrder(_Frozen):
     """Input of `MessageBatch`: which job. All else is in the ledger, where it was submitted."""
 

@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         CANCEL_UPDATE,
         MESSAGE_BATCH,
         PROGRESS_QUERY,
+        STUCK_QUERY,
         BatchOrder,
         BatchProgress,
         BillingState,
@@ -125,6 +126,11 @@ class MessageBatchWorkflow:
         if self._progress is None:
             raise ApplicationError("the job is being admitted; ask again")
         return self._progress
+
+    @workflow.query(name=STUCK_QUERY)
+    def stuck(self) -> dict[str, str]:
+        """Tell the steps that wait for a person, each with why."""
+        return self._stuck
 
     async def _run(self, order: BatchOrder) -> BatchProgress:
         try:

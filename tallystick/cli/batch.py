@@ -18,7 +18,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from tallystick.cli.access import in_ledger, with_ledger
-from tallystick.cli.batch_following import follow, outcome, refusal, summary
+from tallystick.cli.batch_following import Standing, follow, outcome, standing_of, summary
 from tallystick.cli.batch_results import opened, write_folder, write_lines
 from tallystick.cli.customer_terms import Id, in_force
 from tallystick.cli.output import JsonFlag, err, fail, note, parse_usd, print_json, print_rows
@@ -161,28 +161,34 @@ def status(
 ) -> None:
     """Show how far a job is, what it cost so far, and when it should end."""
 
-    async def look(ledger: Ledger) -> tuple[BatchProgress, str | None]:
+    async def look(ledger: Ledger) -> tuple[BatchProgress, Standing]:
         progress = await _progress(ledger, job)
         temporal = await _temporal()
+        standing = await _standing(temporal, progress)
         if not following:
-            return progress, await _refusal(temporal, progress)
+            return progress, standing
+        told = ""
 
         async def over(progress: BatchProgress) -> bool:
-            ended = progress.state == "ended"
-            return ended or await _refusal(temporal, progress) is not None
+            nonlocal standing, told
+            standing = await _standing(temporal, progress)
+            if standing.waits_for not in ("", told):
+                note(f"waits for a person: {standing.waits_for}")
+            told = standing.waits_for
+            return progress.state == "ended" or standing.refused is not None
 
         progress = await follow(lambda: _progress(ledger, job), err, until=over)
-        return progress, await _refusal(temporal, progress)
+        return progress, standing
 
-    progress, refused = with_ledger(look)
+    progress, standing = with_ledger(look)
     if as_json:
-        print_json({**progress.model_dump(mode="json"), "refused": refused})
+        print_json({**progress.model_dump(mode="json"), **asdict(standing)})
     elif following and progress.state == "ended":
         note(f"ended: {outcome(progress)}")
     else:
-        print_rows((f"job {job}", ""), summary(progress))
-    if refused:
-        fail(f"JOB: {job!r} does not go on: {refused}")
+        print_rows((f"job {job}", ""), summary(progress, standing))
+    if standing.refused:
+        fail(f"JOB: {job!r} does not go on: {standing.refused}")
 
 
 @_batches.command()
@@ -354,14 +360,14 @@ async def _temporal() -> Client | None:
         return None
 
 
-async def _refusal(temporal: Client | None, progress: BatchProgress) -> str | None:
-    """Return why a job that has not ended does not go on, as far as anybody knows."""
+async def _standing(temporal: Client | None, progress: BatchProgress) -> Standing:
+    """Return how a job stands, as far as anybody knows."""
     if temporal is None or progress.state == "ended":
-        return None
+        return Standing()
     try:
-        return await refusal(temporal, progress.job_id)
+        return await standing_of(temporal, progress.job_id)
     except RPCError:
-        return None
+        return Standing()
 
 
 async def _told_when_slow(answer: Awaitable[_T]) -> _T:

@@ -1,25 +1,36 @@
 """How far a batch job is: in one line, as a table, and as a bar that ends with the job.
 
 The counts come from the ledger, so they are there whether or not a worker runs. That a job was
-refused is told by its workflow alone: nothing of a refused job is in the ledger but what was asked.
+refused, or waits for a person, is told by its workflow alone: nothing of a refused job is in the
+ledger but what was asked.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+)
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from tallystick.contracts import BatchProgress, batch_workflow_id
+from tallystick.contracts import STUCK_QUERY, BatchProgress, BillingState, batch_workflow_id
 from tallystick.pricing.explain import dollars
+from tallystick.temporal import BILLING_STATE
 
 _IN_MINUTES = 90
 """Up to so many minutes, what is left is told in minutes."""
+_A_WORKER = timedelta(seconds=5)
+"""How long some worker has to say why a step waits."""
 LOOK_EVERY = 1.0
 """Seconds between looks; the ledger answers them, not the provider."""
 
@@ -59,34 +70,69 @@ async def follow(
             progress = await look()
 
 
-async def refusal(temporal: Client, job_id: str) -> str | None:
-    """Return why the job will not go on by itself, or None: it goes on, or is done.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a job goes on: why it never will by itself, or what of it waits for a person."""
+
+    refused: str | None = None
+    stuck: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why, by the step; it is tried again from time to time."""
+
+    @property
+    def waits_for(self) -> str:
+        """What a person has to mend, in words."""
+        return "; ".join(f"{_STEPS.get(step, step)}: {why}" for step, why in self.stuck.items())
+
+
+_STEPS = {
+    "submit_batches": "sending",
+    "follow_batches": "reading results",
+    "meter_batch": "telling Stripe",
+    "cancel_batch": "cancelling",
+    "finish_batch": "ending",
+}
+
+
+async def standing_of(temporal: Client, job_id: str) -> Standing:
+    """Return how a job that has not ended stands.
 
     Raises:
         RPCError: Temporal cannot be asked.
     """
     handle = temporal.get_workflow_handle(batch_workflow_id(job_id))
     try:
-        status = (await handle.describe()).status
+        described = await handle.describe()
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
-        return "it was stored and never started; submit it again to start it"
-    if status in (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED):
-        return None
+        return Standing("it was stored and never started; submit it again to start it")
+    if described.status == WorkflowExecutionStatus.COMPLETED:
+        return Standing()
+    if described.status == WorkflowExecutionStatus.RUNNING:
+        state = described.typed_search_attributes.get(BILLING_STATE)
+        return Standing(stuck=await _stuck(handle) if state == BillingState.STUCK else {})
     try:
         await handle.result()
     except WorkflowFailureError as error:
         cause = error.cause
-        return cause.message if isinstance(cause, ApplicationError) else str(cause)
-    return None
+        return Standing(cause.message if isinstance(cause, ApplicationError) else str(cause))
+    return Standing()
 
 
-def summary(progress: BatchProgress) -> list[tuple[str, Any]]:
+async def _stuck(handle: WorkflowHandle[Any, Any]) -> dict[str, str]:
+    asking = handle.query(STUCK_QUERY, result_type=dict[str, str], rpc_timeout=_A_WORKER)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        return await asking
+    except (RPCError, WorkflowQueryFailedError):
+        return {"a step": "no worker answers to say why"}
+
+
+def summary(progress: BatchProgress, standing: Standing) -> list[tuple[str, Any]]:
     """Return how far a job is, as rows for people."""
     end = expected_end(progress)
     return [
         ("state", progress.state),
+        *([("waits for a person", standing.waits_for)] if standing.stuck else []),
         ("requests", progress.items),
         ("waiting to be sent", progress.waiting),
         ("at Claude", progress.in_flight),
