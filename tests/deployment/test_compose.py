@@ -50,8 +50,8 @@ def test_our_services_run_commands_that_the_command_line_has(name: str):
 def test_our_services_set_variables_that_something_reads(name: str):
     read = {
         alias
-        for field in Settings.model_fields.values()
-        for alias in getattr(field.validation_alias, "choices", [])
+        for name, field in Settings.model_fields.items()
+        for alias in getattr(field.validation_alias, "choices", [f"TALLYSTICK_{name}".upper()])
     }
     temporal_s_own = {"TEMPORAL_NAMESPACE"}
     assert OURS[name]["environment"].keys() <= read | temporal_s_own

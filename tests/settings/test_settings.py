@@ -1,5 +1,6 @@
 """Settings: where a value comes from, what is refused, and that refusals keep secrets."""
 
+import base64
 import os
 from collections.abc import Mapping
 from decimal import Decimal
@@ -10,6 +11,7 @@ import pytest
 from tallystick.settings import Settings, SettingsError, get_settings
 
 SECRET = "hunter2-marker"
+KEY = base64.b64encode(b"hunter2-marker-hunter2-marker-32").decode()
 CLAUDE, STRIPE = {"ANTHROPIC_API_KEY": "sk-ant-1"}, {"STRIPE_API_KEY": "sk_test_1"}
 
 
@@ -138,6 +140,9 @@ def test_half_set_keys_are_refused_with_both_remedies(read, environment, missing
         ("TALLYSTICK_SHUTDOWN_GRACE", "nan"),
         ("TALLYSTICK_SANDBOX", "both"),
         ("TALLYSTICK_STRIPE_TRANSPORT", "pigeon"),
+        ("TALLYSTICK_PAYLOAD_KEYS", SECRET),
+        ("TALLYSTICK_CODEC_TOKEN", f"{SECRET}/../"),
+        ("TALLYSTICK_CODEC_TOKEN", SECRET[:8]),
         ("DATABASE_URL", f"my database, {SECRET}"),
         ("DATABASE_URL", f"mysql://ledger:{SECRET}@host/name"),
         ("DATABASE_URL", f"postgresql+asyncpg://ledger:{SECRET}@host/name"),
@@ -171,7 +176,10 @@ def test_settings_that_are_printed_or_logged_show_no_key(read) -> None:
             "ANTHROPIC_ADMIN_KEY": SECRET,
             "STRIPE_API_KEY": SECRET,
             "STRIPE_WEBHOOK_SECRET": f"{SECRET},{SECRET}",
+            "TALLYSTICK_PAYLOAD_KEYS": f"a:{KEY}",
+            "TALLYSTICK_CODEC_TOKEN": f"{SECRET}-of-codec",
         }
     )
-    assert SECRET not in repr(settings)
-    assert SECRET not in str(settings.model_dump())
+    for secret in (SECRET, KEY):
+        assert secret not in repr(settings)
+        assert secret not in str(settings.model_dump())
