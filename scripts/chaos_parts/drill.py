@@ -6,7 +6,7 @@ a person is tried again, and all that is under way may finish, for a bounded tim
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -25,14 +25,16 @@ from .schedule import Death, Wave, deaths, waves
 from .show import View
 from .verdict import judge, judge_naive
 
-LINGER = 15.0
-"""Seconds for which the last faults go on striking what is still under way when the load ends: as
-long as it takes to notice that a worker is dead."""
+SILENCE = 20.0
+"""Seconds without an answer after which nobody is waited for under faults: longer than it takes to
+notice that a worker is dead."""
 FINISH = 600.0
 """Seconds for all that is under way when the load ends. A step that failed often waits for up to
 five minutes before it is tried again."""
 SATURATED = 20.0
 """Requests a second that faults reckon with where the load is as much as gets through."""
+IMPATIENCE = 10.0
+"""Seconds after which one who saturates asks the next, while the last may be parked for long."""
 LOOK_EVERY = 0.5
 
 
@@ -47,6 +49,7 @@ class Drill:
             id(side): {} for side in self._sides
         }
         self._deaths = Counter[str]()
+        self._clock = asyncio.get_running_loop().time
 
     async def run(self, view: View) -> Outcome:
         """Load, break, finish and judge."""
@@ -67,14 +70,13 @@ class Drill:
             async with asyncio.TaskGroup() as breaking:
                 breaking.create_task(self._break(sorted(events, key=lambda each: each.at)))
                 breaking.create_task(self._ask_all())
-            clock = asyncio.get_running_loop().time
-            ended = clock()
-            await asyncio.wait(self._tasks(), timeout=min(LINGER, order.seconds))
+            ended = self._clock()
+            await self._until_told_or_parked()
             applied = [await side.stand_ins.disarm() for side in self._sides]
             pending = await self._finish()
             for task in watching:
                 task.cancel()
-        return await self._judge(applied[0], pending, clock() - ended)
+        return await self._judge(applied[0], pending, self._clock() - ended)
 
     async def _ask_all(self) -> None:
         order = self._order
@@ -90,14 +92,13 @@ class Drill:
 
     async def _ask_and_wait(self, ask: Ask) -> None:
         self._ask(ask)
-        await asyncio.wait([self._waiting[id(self._ours)][ask.key]])
+        await asyncio.wait([self._waiting[id(self._ours)][ask.key]], timeout=IMPATIENCE)
 
     async def _break(self, events: list[Death | Wave]) -> None:
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        began = self._clock()
         async with asyncio.TaskGroup() as dying:
             for event in events:
-                await asyncio.sleep(began + event.at - clock())
+                await asyncio.sleep(began + event.at - self._clock())
                 for side in self._sides:
                     if isinstance(event, Wave):
                         await side.stand_ins.arm(event)
@@ -106,22 +107,38 @@ class Drill:
                 if isinstance(event, Death):
                     self._deaths[event.victim] += 1
 
+    async def _until_told_or_parked(self) -> None:
+        """Let the last faults go on striking what the load has left."""
+        told, moved = 0, self._clock()
+        while self._clock() - moved < SILENCE:
+            running = await insist(self._ours.running, RPCError)
+            waiting = [
+                key for key, task in self._waiting[id(self._ours)].items() if not task.done()
+            ]
+            if all(running.get(key) for key in waiting):
+                return
+            if told != (told := self._told()):
+                moved = self._clock()
+            await asyncio.sleep(_pause(running))
+
     async def _finish(self) -> set[Key]:
         """Wait until everybody is answered and all is metered; returns what is not."""
-        tasks = self._tasks()
-        clock = asyncio.get_running_loop().time
-        end = clock() + FINISH
-        pending: set[Key] = set()
-        while clock() < end:
+        tasks = [task for waiting in self._waiting.values() for task in waiting.values()]
+        end = self._clock() + FINISH
+        running: dict[Key, bool] = {}
+        while self._clock() < end:
             told = all(task.done() for task in tasks)
-            pending = await insist(self._ours.retry_parked, RPCError)
-            if told and not pending:
+            running = await insist(self._ours.running, RPCError)
+            if told and not running:
                 break
-            await asyncio.sleep(LOOK_EVERY)
+            for key, parked in running.items():
+                if parked:
+                    await self._ours.retry(key)
+            await asyncio.sleep(_pause(running))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        return pending
+        return set(running)
 
     async def _judge(self, applied: Applied, pending: set[Key], settled: float) -> Outcome:
         ours = judge(await self._ours.books(), self._heard(self._ours), pending)
@@ -134,29 +151,36 @@ class Drill:
             ours, theirs, dict(self._deaths), applied, fleet.memory(), fleet.fell, round(settled, 1)
         )
 
-    def _tasks(self) -> list[asyncio.Task[Heard]]:
-        return [task for waiting in self._waiting.values() for task in waiting.values()]
-
     def _heard(self, side: Product | Naive) -> dict[Key, Heard | None]:
-        return {
-            key: None if task.cancelled() else task.result()
-            for key, task in self._waiting[id(side)].items()
-        }
+        return {key: _heard(task) for key, task in self._waiting[id(side)].items()}
 
     async def _watch(self, view: View) -> None:
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        began = self._clock()
         while True:
-            view.show(min(clock() - began, self._order.seconds), self._said())
+            view.show(min(self._clock() - began, self._order.seconds), self._said())
             await asyncio.sleep(LOOK_EVERY)
 
     def _said(self) -> str:
-        waiting = self._waiting[id(self._ours)]
-        told = sum(task.done() for task in waiting.values())
         down = sorted(self._ours.servers_down)
         if workers := self._ours.fleet.down():
             down.append(f"{workers} worker(s)")
-        return f"{len(waiting)} asked, {told} answered or refused; down: {', '.join(down) or '-'}"
+        asked = len(self._load.asked)
+        return f"{asked} asked, {self._told()} answered or refused; down: {', '.join(down) or '-'}"
+
+    def _told(self) -> int:
+        return sum(task.done() for task in self._waiting[id(self._ours)].values())
+
+
+def _heard(task: asyncio.Task[Heard]) -> Heard | None:
+    if task.cancelled():
+        return None
+    error = task.exception()
+    return Heard(told=repr(error)) if error else task.result()
+
+
+def _pause(running: Mapping[Key, bool]) -> float:
+    """Look more rarely where there is much to look at, which costs the server."""
+    return LOOK_EVERY + len(running) / 100
 
 
 @asynccontextmanager

@@ -69,7 +69,7 @@ class Load:
     async def saturating(
         self, concurrency: int, seconds: float, ask: Callable[[Ask], Awaitable[None]]
     ) -> None:
-        """Keep `concurrency` requests open: each that ends makes room for the next."""
+        """Keep `concurrency` requests open: where `ask` returns, the next is asked."""
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
 

@@ -16,7 +16,7 @@ from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError
 
 from tallystick.client import Client
-from tallystick.contracts import CLAUDE_REQUEST, BillingState
+from tallystick.contracts import CLAUDE_REQUEST, BillingState, request_workflow_id
 from tallystick.errors import FAILURES, TallystickError, UnavailableError
 from tallystick.ledger.database import Ledger
 from tallystick.local import LocalStack, local_stack
@@ -83,17 +83,19 @@ class Product:
             await self._local.restart_postgres()
         self.servers_down.remove(death.victim)
 
-    async def retry_parked(self) -> set[Key]:
-        """Have all that waits for a person tried again; returns the requests that still run."""
-        running: set[Key] = set()
+    async def running(self) -> dict[Key, bool]:
+        """Return the requests that are under way, and of each whether it waits for a person."""
+        found: dict[Key, bool] = {}
         async for execution in self._temporal.list_workflows(_RUNNING):
             _, customer_id, request_id = execution.id.split("/", 2)
-            running.add((customer_id, request_id))
-            if execution.typed_search_attributes.get(_BILLING_STATE) == BillingState.STUCK:
-                with suppress(RPCError):  # it has ended meanwhile
-                    handle = self._temporal.get_workflow_handle(execution.id)
-                    await handle.signal("retry_now")
-        return running
+            state = execution.typed_search_attributes.get(_BILLING_STATE)
+            found[customer_id, request_id] = state == BillingState.STUCK
+        return found
+
+    async def retry(self, key: Key) -> None:
+        """Do what a person does who has mended the cause."""
+        with suppress(RPCError):  # it has ended meanwhile
+            await self._temporal.get_workflow_handle(request_workflow_id(*key)).signal("retry_now")
 
     async def books(self) -> Books:
         """Read the three records."""
