@@ -26,6 +26,8 @@ SANDBOX_WEBHOOK_SECRET = "whsec_sandbox"  # noqa: S105
 
 
 _Count = Annotated[int, Field(gt=0)]
+LogFormat = Literal["text", "json"]
+_Port = Annotated[int, Field(gt=0, le=65_535)]
 _Usd = Annotated[Decimal, Field(gt=0)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Wait = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -131,6 +133,15 @@ class Settings(BaseSettings):
     codec_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Where Temporal's Web UI is opened (`https://temporal.example.com`), so that its pages may ask
     `tallystick web` to decode; unset, no page may."""
+
+    log_format: LogFormat = "text"
+    """`json` writes each line as an object, with the ids it concerns as fields."""
+    metrics_port: _Port | None = None
+    """Where one worker process answers Prometheus, at `/metrics`; unset, it does not."""
+    health_port: _Port | None = None
+    """Where it answers `/health` and `/ready`; unset, it does not."""
+    monitor_host: str = "127.0.0.1"
+    """The address that both listen on; they ask nobody who he is."""
 
     tolerance_tokens: Annotated[int, Field(ge=0)] = 100
     """A discrepancy of more tokens than that is told to the operators at once."""

@@ -16,9 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--role", choices=["all", *Role], default="all")
     role = parser.parse_args().role
-    configure_logging()
     code = 0
     try:
+        configure_logging(get_settings().log_format)
         asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))
     except Exception as error:
         line = in_one_line(error)

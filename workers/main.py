@@ -3,7 +3,7 @@
 SIGTERM and SIGINT stop polling at once; calls in flight get `TALLYSTICK_SHUTDOWN_GRACE` seconds to
 finish, and an answer that Claude has already given is committed before the process ends. A worker
 that is killed instead loses nothing either: Temporal hands its work to another one, and the
-attempts table says what is known.
+attempts table says what is known. So a second signal may end it at once.
 """
 
 import asyncio
@@ -19,7 +19,6 @@ from temporalio.worker import Worker
 
 from activities.admission import AdmissionActivities
 from activities.claude import ClaudeActivities
-from activities.claude_api import ClaudeApi
 from activities.ledger import LedgerActivities
 from activities.metering import MeteringActivities
 from activities.payloads import PayloadActivities
@@ -29,6 +28,7 @@ from activities.stripe_clients import stripe_client
 from activities.stripe_meters import meter_transport
 from tallystick.contracts import CLAUDE_TASK_QUEUE, TASK_QUEUE
 from tallystick.errors import TallystickError
+from tallystick.exiting import end_process
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.migrate import require_current
 from tallystick.payloads.columns import ColumnSeal
@@ -38,11 +38,15 @@ from tallystick.plans.guards import Limits
 from tallystick.services import Endpoints, database, endpoints
 from tallystick.settings import Settings, SettingsError
 from tallystick.temporal import connect_temporal
+from tallystick.web.serving import serve
 from workers.batching import batching
 from workers.beating import Beating
 from workers.billing import Nudges, billing_activities
+from workers.health import Health, health_app
+from workers.metrics import CountedClaude, CountedMeters, use_runtime
 from workers.plugin import TallystickPlugin
 from workers.reconciling import reconciling
+from workers.vitals import watching
 
 log = logging.getLogger("tallystick.worker")
 
@@ -60,14 +64,23 @@ async def run_worker(settings: Settings, roles: Collection[Role]) -> None:
     """Work until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: when the keys are half set.
+        SettingsError: when the keys are half set, or a port is taken.
         LedgerUnavailableError: when PostgreSQL does not answer.
         TallystickError: when the database is not set up, or Temporal does not answer.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _stop_signals()
+    use_runtime(settings)
+    health = Health()
     async with AsyncExitStack() as stack:
+        if settings.health_port is not None:
+            await stack.enter_async_context(
+                serve(
+                    health_app(health),
+                    host=settings.monitor_host,
+                    port=settings.health_port,
+                    asked_by="TALLYSTICK_HEALTH_PORT",
+                )
+            )
         where = await stack.enter_async_context(endpoints(settings))
         url = stack.enter_context(database(settings))
         # Told now, in one line; otherwise every activity would fail and be retried for hours.
@@ -78,10 +91,31 @@ async def run_worker(settings: Settings, roles: Collection[Role]) -> None:
             async with stripe_client(where, settings) as stripe:
                 await ensure_catalog(stripe)  # a stand-in starts empty; an account is its owner's
         client = await connect_temporal(settings.temporal_address)
+        watched = Ledger(url, pool_size=2)
+        stack.push_async_callback(watched.close)
+        if settings.metrics_port is not None:
+            stack.enter_context(watching(watched))
         await stack.enter_async_context(working(client, url, where, settings, roles))
+        health.works(client, watched)
         log.info("working on %s", ", ".join(sorted(roles)))
         await stop.wait()
+        health.drains()
         log.info("stopping: calls in flight get %s seconds", settings.shutdown_grace)
+
+
+def _stop_signals() -> asyncio.Event:
+    """Return what SIGTERM or SIGINT sets; a second one ends the process at once."""
+    stop = asyncio.Event()
+
+    def told(number: int) -> None:
+        if stop.is_set():
+            log.warning("told to stop again: ending at once; others take over what was in flight")
+            end_process(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told, number)
+    return stop
 
 
 @asynccontextmanager
@@ -100,7 +134,7 @@ async def working(
         stack.push_async_callback(ledger.close)
         client = keeping_in(LedgerStorage(ledger), client, settings.keyring)
         seal = ColumnSeal(settings.keyring)
-        api = ClaudeApi(
+        api = CountedClaude(
             where.anthropic_api_key.get_secret_value(),
             where.anthropic_base_url,
             timeout=settings.claude_timeout,
@@ -125,7 +159,9 @@ async def working(
             )
         if Role.REQUESTS in roles:
             await _want_meters(where, settings)
-            transport = await stack.enter_async_context(meter_transport(where, settings))
+            transport = CountedMeters(
+                await stack.enter_async_context(meter_transport(where, settings))
+            )
             metering = MeteringActivities(ledger, transport, linger=settings.meter_linger)
             stack.push_async_callback(metering.drain)
             admission = AdmissionActivities(

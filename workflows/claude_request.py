@@ -47,6 +47,7 @@ with workflow.unsafe.imports_passed_through():
         REQUEST_ID_REUSED,
         Action,
     )
+    from workflows.counting import RequestOutcome, count_bill, count_outcome
 
 _T = TypeVar("_T")
 
@@ -133,6 +134,9 @@ class ClaudeRequestWorkflow:
             self._failure = _refusal(CANCELLED.type, "cancelled before Claude was called")
         row = FAILURES.get(self._failure.type or "")
         refused = row is not None and row.action is Action.REFUSE
+        count_outcome(
+            RequestOutcome.REFUSED if refused else RequestOutcome.FAILED, self._failure.type or ""
+        )
         self._tell(BillingState.REFUSED if refused else BillingState.FAILED, str(self._failure))
         await workflow.wait_condition(workflow.all_handlers_finished)
         raise self._failure
@@ -182,6 +186,8 @@ class ClaudeRequestWorkflow:
         self._reply = ClaudeReply(
             request_id=request.request_id, message=served.message, bill=recorded.bill
         )
+        count_outcome(RequestOutcome.ANSWERED)
+        count_bill(recorded.bill)
         if recorded.bill.status == "unpriced":
             self._tell(BillingState.UNPRICED, recorded.bill.explanation)
         if recorded.meter_events:
@@ -256,6 +262,8 @@ class ClaudeRequestWorkflow:
                 row = FAILURES.get(cause.type or "")
                 if row is None or row.action is not Action.PARK:
                     raise
+                if not parked:
+                    count_outcome(RequestOutcome.PARKED, row.type)
                 self._tell(BillingState.STUCK, f"{doing}: {cause.message}", said=parked)
                 parked = True
                 try:

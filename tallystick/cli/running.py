@@ -62,7 +62,7 @@ def worker(
 
     if role != "all" and role not in list(Role):
         fail(f"--role: {role!r} is no role; use all, {', '.join(Role)}")
-    configure_logging()
+    configure_logging(get_settings().log_format)
     asyncio.run(run_worker(get_settings(), list(Role) if role == "all" else [Role(role)]))
 
 

@@ -24,5 +24,5 @@ def web(
     """
     from tallystick.web.main import run_web
 
-    configure_logging()
+    configure_logging(get_settings().log_format)
     asyncio.run(run_web(get_settings(), host=host, port=port))

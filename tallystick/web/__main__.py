@@ -16,9 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tallystick.web", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
-    configure_logging()
     code = 0
     try:
+        configure_logging(get_settings().log_format)
         asyncio.run(run_web(get_settings(), host="127.0.0.1", port=port))
     except Exception as error:
         line = in_one_line(error)

@@ -18,13 +18,17 @@ BACKLOG = 2_048
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, *, host: str, port: int) -> AsyncGenerator[str, None]:
+async def serve(
+    app: ASGIApp, *, host: str, port: int, asked_by: str = "--host, --port"
+) -> AsyncGenerator[str, None]:
     """Serve `app` while the context is open; yields the base URL. Port 0 takes any free port.
+
+    Where it cannot, `asked_by` names the options or settings to change.
 
     Raises:
         SettingsError: when the address cannot be listened on.
     """
-    with _listening(host, port) as listener:
+    with _listening(host, port, asked_by) as listener:
         server = _Server(
             uvicorn.Config(
                 app,
@@ -53,7 +57,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
+def _listening(host: str, port: int, asked_by: str) -> Generator[socket.socket, None, None]:
     with contextlib.ExitStack() as stack:
         try:
             (family, kind, _, _, address), *_ = socket.getaddrinfo(
@@ -67,6 +71,6 @@ def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
             listener.listen(BACKLOG)
         except OSError as error:
             raise SettingsError(
-                f"--host, --port: cannot listen on {host}:{port}: {error.strerror}"
+                f"{asked_by}: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
         yield listener
