@@ -17,7 +17,7 @@ from tallystick.reconciling.differences import (
     NOTHING,
     Difference,
     Served,
-    minus,
+    covers,
 )
 from tallystick.reconciling.edges import HOUR, NEAR
 from tallystick.reconciling.reported import At, Place, Reported
@@ -95,9 +95,8 @@ def narrow(
     summed = NOTHING
     for unit in units:
         summed = summed.plus(unit.counts)
-    if any(minus(summed, hour.left)) or any(unit.requests == 0 for unit in units):
-        return [whole(hour)]
-    return units
+    adds_up = summed == hour.left and all(covers(unit.counts, NOTHING) for unit in units)
+    return units if adds_up and all(unit.requests != 0 for unit in units) else [whole(hour)]
 
 
 def _made_up(counts: Sequence[int]) -> list[int]:

@@ -200,6 +200,35 @@ def test_several_lost_calls_of_an_hour_are_told_apart_by_their_minutes_and_promp
     assert settled([found]) == {1: large, 2: LOST}
 
 
+def test_lost_calls_are_told_apart_in_busy_minutes_too() -> None:
+    hours = Hours()
+    large = TokenCounts(input=5_000, output=10)
+    for minute in range(1, 59):
+        hours.use(minute, USED)
+    for minute in (11, 14, 38):
+        hours.use(minute + 0.01, USED, reported_at=minute - 0.01)  # reported a minute earlier
+    hours.report(10, LOST)
+    hours.report(40, large)
+    hours.lose(9, 600)
+    hours.lose(39, 4_000)
+    (found,) = hours.compare()
+    assert settled([found]) == {1: LOST, 2: large}
+
+
+def test_minutes_that_do_not_add_up_leave_the_hour_whole() -> None:
+    hours = Hours()
+    for minute in range(1, 59):
+        hours.use(minute + 0.01, USED, reported_at=minute - 0.01)
+    hours.report(10, LOST)
+    hours.report(40, LOST)
+    hours.lose(9, 400)
+    hours.lose(39, 400)
+    (found,) = hours.compare()
+    assert settled([found]) == {1: LOST, 2: LOST}
+    assert found.proposal is not None
+    assert all(facts["shared"] for facts in found.proposal.subjects.values())
+
+
 def test_calls_that_fit_the_same_usage_share_it_exactly() -> None:
     hours = Hours()
     hours.report(10, TokenCounts(input=1_001, output=7), requests=2)
@@ -232,6 +261,15 @@ def test_a_broken_stream_gets_no_less_than_it_has_told() -> None:
     assert first.input >= 300
     assert first.output >= 250
     assert first.plus(second) == TokenCounts(input=1_000, output=300)
+
+
+def test_a_call_that_had_told_more_is_not_the_one() -> None:
+    hours = Hours()
+    hours.report(10, LOST)
+    hours.lose(9, 400, at_least=TokenCounts(input=400, output=51))
+    hours.lose(9, 390)
+    (found,) = hours.compare()
+    assert settled([found]) == {2: LOST}
 
 
 def test_a_broken_stream_that_told_of_another_place_is_not_served_here() -> None:
