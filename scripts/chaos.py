@@ -16,7 +16,14 @@ from typing import Annotated
 import typer
 from chaos_parts.drill import drill
 from chaos_parts.outcome import Order, Outcome
-from chaos_parts.show import err, print_circumstances, print_judgement, print_verdicts, view
+from chaos_parts.show import (
+    err,
+    print_circumstances,
+    print_judgement,
+    print_totals,
+    print_verdicts,
+    view,
+)
 from one_command import fresh_folder, run_command
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 
@@ -56,6 +63,7 @@ def chaos(
         if as_json:
             typer.echo(json.dumps({"order": asdict(order), **outcome.as_json()}))
         else:
+            print_totals(outcome.product.totals)
             print_verdicts(outcome.product, outcome.naive)
             print_circumstances(outcome)
             print_judgement(outcome.product, order.repeated())

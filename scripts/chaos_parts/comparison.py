@@ -9,7 +9,7 @@ events until it gets one, and stays out of the sums.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
@@ -17,6 +17,10 @@ from itertools import zip_longest
 from tallystick.metering import CHARGE_METER, TOKEN_KINDS, meter_identifier, token_meter
 
 from .books import Books, Key, Row, key_of, owners
+
+Totals = Mapping[str, Mapping[str, int]]
+"""A sum by what is summed up, and by whose record says so: `claude`, `ledger`, `stripe`."""
+AT = {"claude": "at Claude", "ledger": "in the ledger", "stripe": "at Stripe"}
 
 
 class Kind(StrEnum):
@@ -186,14 +190,29 @@ def _stripe_against_outbox(books: Books) -> Iterator[Finding]:
 
 
 def _totals(books: Books) -> Iterator[Finding]:
-    ledger, stripe = _charged(books), _told(books)
-    served = {f"{kind} tokens": count for kind, count in served_and_billed(books).items()}
-    for name in ledger:
-        if not ledger[name] == stripe[name] == served.get(name, ledger[name]):
-            told = f"in total {ledger[name]} {name} in the ledger, {stripe[name]} at Stripe" + (
-                f", {served[name]} at Claude" if name in served else ""
-            )
-            yield Finding(Kind.WRONG, None, told)
+    for name, sums in totals(books).items():
+        if len(set(sums.values())) > 1:
+            told = ", ".join(f"{sum_} {AT[side]}" for side, sum_ in sums.items())
+            yield Finding(Kind.WRONG, None, f"in total {name}: {told}")
+
+
+def totals(books: Books) -> Totals:
+    """Return what the records come to: tokens by kind, and the charge in nano-USD.
+
+    Claude's are those of the calls that became bills, the ledger's those of records with a price.
+    """
+    served, charged, told = served_and_billed(books), _charged(books), _told(books)
+    return {
+        **{
+            f"{kind} tokens": {
+                "claude": served[kind],
+                "ledger": charged[kind],
+                "stripe": told[token_meter(kind)],
+            }
+            for kind in TOKEN_KINDS
+        },
+        "nano-USD": {"ledger": charged[CHARGE_METER], "stripe": told[CHARGE_METER]},
+    }
 
 
 def _priced(books: Books) -> list[Row]:
@@ -207,20 +226,19 @@ def served_and_billed(books: Books) -> dict[str, int]:
     return {kind: sum(call["billable"][kind] for call in calls) for kind in TOKEN_KINDS}
 
 
-def _charged(books: Books) -> dict[str, int]:
-    """Return the ledger's sums per token kind, and the money in nano-USD."""
-    priced = _priced(books)
-    tokens = {
-        f"{kind} tokens": sum(record[f"{kind}_tokens"] for record in priced) for kind in TOKEN_KINDS
-    }
-    return {**tokens, "nano-USD": sum(record["charge_nano_usd"] for record in priced)}
+def _charged(books: Books) -> Counter[str]:
+    sums = Counter[str]()
+    for record in _priced(books):
+        sums[CHARGE_METER] += record["charge_nano_usd"]
+        for kind in TOKEN_KINDS:
+            sums[kind] += record[f"{kind}_tokens"]
+    return sums
 
 
-def _told(books: Books) -> dict[str, int]:
-    """Return Stripe's sums over what counts, under the names that `_charged` uses."""
+def _told(books: Books) -> Counter[str]:
+    """Return Stripe's sums by meter, over what counts."""
     sums = Counter[str]()
     for entry in books.accepted:
         if entry["effective"]:
             sums[entry["event_name"]] += int(entry["value"])
-    tokens = {f"{kind} tokens": sums[token_meter(kind)] for kind in TOKEN_KINDS}
-    return {**tokens, "nano-USD": sums[CHARGE_METER]}
+    return sums

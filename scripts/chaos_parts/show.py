@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .comparison import AT, Totals
 from .outcome import Outcome
 from .verdict import Verdict
 
@@ -69,6 +70,19 @@ def view(seconds: float) -> Generator[View, None, None]:
         transient=True,
     ) as progress:
         yield View(progress, seconds)
+
+
+def print_totals(totals: Totals) -> None:
+    """Print what the three records come to."""
+    table = Table(header_style="bold", box=None, padding=(0, 3, 0, 0))
+    table.add_column("in total", no_wrap=True)
+    for heading in ("Claude served", "ledger charged", "Stripe acknowledged"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, sums in totals.items():
+        known = [f"{sums[side]:,}" if side in sums else "" for side in AT]
+        table.add_row(name, *known, "=" if len(set(sums.values())) == 1 else "[red]differs[/]")
+    out.print(table)
+    out.print()
 
 
 def print_verdicts(product: Verdict, naive: Verdict | None) -> None:

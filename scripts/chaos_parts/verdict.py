@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .books import Books, Key, Row, as_acknowledged, believing_receipts, key_of
-from .comparison import Finding, Kind, findings
+from .comparison import Finding, Kind, Totals, findings, totals
 from .heard import Heard
 
 
@@ -48,6 +48,8 @@ class Verdict:
     """Calls that no attempt tells of."""
     wrong: int
     """Other disagreements between the records: a token, an amount, a customer, a sum."""
+    totals: Totals = field(default_factory=dict[str, Mapping[str, int]])
+    """The records' sums, where there are records."""
     told: list[str] = field(default_factory=list[str])
     """What is wrong, in words."""
 
@@ -106,6 +108,7 @@ def judge(books: Books, heard: Mapping[Key, Heard | None], pending: Collection[K
         metered_twice=_requests(found, Kind.METERED_TWICE),
         unaccounted=sum(each.count for each in found if each.kind is Kind.UNACCOUNTED),
         wrong=len(wrong),
+        totals=totals(believed),
         told=[
             *(f"{key}: still under way" for key in sorted(pending)),
             *(f"{key}: {why}" for key, why in lost.items()),

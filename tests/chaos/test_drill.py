@@ -53,6 +53,7 @@ async def test_whatever_dies_and_fails_nothing_is_lost_and_nothing_billed_twice(
     assert ours["billed_once"] > ours["asked"] / 2
     assert ours["refused"]
     assert ours["paid_again"] > 0
+    assert all(sums["ledger"] > 0 for sums in ours["totals"].values()), "all kinds were used"
     # The same load on the naive pattern, counted by the same journals.
     assert theirs["asked"] == ours["asked"]
     assert theirs["lost"] + theirs["half_billed"] + theirs["billed_twice"] > 0
