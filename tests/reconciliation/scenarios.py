@@ -775,6 +775,22 @@ IN_THE_REPORTS: tuple[Fault, ...] = (
 )
 """Which are not seen without an admin key."""
 CATALOGUE = (*AT_STRIPE, *IN_THE_REPORTS)
+OF_THE_COST: frozenset[Fault] = frozenset({charged_refusal, other_price})
+TELLS_USAGE_OTHERWISE: frozenset[Fault] = frozenset(
+    {
+        died_after_it_was_served,
+        no_answer,
+        broken_stream,
+        given_up_after_it_was_served,
+        several_deaths_in_one_hour,
+        lost_call_beside_usage_from_outside,
+        failed_call_that_is_reported,
+        usage_from_outside,
+        other_cache_lifetimes,
+    }
+)
+"""On a day of one of these, money that differs is not said to be a matter of price: its cause is
+not known until the tokens agree."""
 OF_A_CLOSED_PERIOD: tuple[Fault, ...] = (
     counted_while_invoiced,
     counted_after_it_was_invoiced,
@@ -863,6 +879,8 @@ def scenario(seed: int) -> Scenario:
         second, others = draw.choice(IN_THE_REPORTS), IN_THE_REPORTS
     drawn = dict.fromkeys((first, second, draw.choice(others)))
     faults = tuple(drawn)[: draw.randint(1, 3)]
+    if OF_THE_COST & {*faults}:
+        faults = tuple(fault for fault in faults if fault not in TELLS_USAGE_OTHERWISE)
     return Scenario(seed, PINNED.get(seed, faults), when, reports)
 
 
