@@ -29,8 +29,8 @@ SILENCE = 20.0
 """Seconds without an answer after which nobody is waited for under faults: longer than it takes to
 notice that a worker is dead."""
 FINISH = 600.0
-"""Seconds for all that is under way when the load ends. A step that failed often waits for up to
-five minutes before it is tried again."""
+"""Seconds without any progress after which what is still under way is taken for stuck. A step that
+failed often waits for up to five minutes before it is tried again."""
 SATURATED = 20.0
 """Requests a second that faults reckon with where the load is as much as gets through."""
 IMPATIENCE = 10.0
@@ -124,12 +124,14 @@ class Drill:
     async def _finish(self) -> set[Key]:
         """Wait until everybody is answered and all is metered; returns what is not."""
         tasks = [task for waiting in self._waiting.values() for task in waiting.values()]
-        end = self._clock() + FINISH
+        left, moved = 0, self._clock()
         running: dict[Key, bool] = {}
-        while self._clock() < end:
-            told = all(task.done() for task in tasks)
+        while self._clock() - moved < FINISH:
+            waiting = sum(not task.done() for task in tasks)
             running = await insist(self._ours.running, RPCError)
-            if told and not running:
+            if left != (left := waiting + len(running)):
+                moved = self._clock()
+            elif not left:
                 break
             for key, parked in running.items():
                 if parked:
