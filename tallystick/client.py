@@ -71,7 +71,10 @@ class BilledMessage(Message):
 
 
 class Client:
-    """What an application calls Claude through. Needs Temporal, and no key of any kind."""
+    """What an application calls Claude through.
+
+    Needs Temporal, and no key but those that payloads are encrypted under, where there are any.
+    """
 
     def __init__(self, temporal: TemporalClient):
         """Use a connected Temporal client, from `tallystick.connect_temporal()`."""
@@ -188,6 +191,9 @@ class Messages:
         Raises:
             InvalidRequestError: the message names the field.
             ReplyPendingError: `timeout` passed first.
+            UnavailableError: Temporal does not answer; or the request is over 1.8 MB and no worker
+                takes it, which it needs to be stored.
+            PayloadUnreadableError: the reply is under a key that is not here.
             TallystickError: one of the typed refusals in `tallystick.errors`.
         """
         try:

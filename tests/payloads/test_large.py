@@ -13,15 +13,18 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlmodel import col
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
+import tallystick
 from activities.payloads import PayloadActivities
 from tallystick.contracts import PayloadPart
 from tallystick.embedded import TemporalServer
-from tallystick.errors import ClaudeError
+from tallystick.errors import ClaudeError, UnavailableError
 from tallystick.ledger import payloads
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.payload_tables import PayloadRow
+from tallystick.payloads import worker_storage
 from tallystick.payloads.keys import Keyring
 from tallystick.temporal import connect_temporal
 from tests.payloads.replies import Saying
@@ -60,6 +63,19 @@ async def test_five_mebibytes_there_and_back(
         claude.text = "x" * 16_000_000
         with pytest.raises(ClaudeError, match="bytes, over the 16,000,000 that can be carried"):
             await house.ask("too-large")
+
+
+async def test_a_document_that_no_worker_takes_is_said_not_to_be_taken(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_storage, "PATIENCE", timedelta(seconds=1))
+    asked = {"model": "claude-sonnet-5-5", "max_tokens": 64, **_about(_random(3 * MIB))}
+    with pytest.raises(UnavailableError, match="within 1 s; see that one runs"):
+        await tallystick.Client(temporal).messages.create(
+            customer_id="nobody-there", request_id="large", **asked
+        )
+    with pytest.raises(RPCError, match="not found"):
+        await temporal.get_workflow_handle("claude-request/nobody-there/large").describe()
 
 
 async def test_payloads_go_when_temporal_has_forgotten_their_workflow(
