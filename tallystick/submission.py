@@ -39,6 +39,7 @@ from tallystick.ledger.database import Ledger
 from tallystick.ledger.terms import TermsInForce
 from tallystick.money import from_nano_usd, times, to_nano_usd, total
 from tallystick.payloads.columns import ColumnSeal
+from tallystick.pdf_pages import pdf_pages
 from tallystick.plans import highest_charge
 from tallystick.plans.batching import ItemError, NewItem, new_item
 from tallystick.plans.guards import Limits
@@ -60,6 +61,9 @@ class Measured:
 
     requests: int = 0
     input_tokens: int = 0
+    pdf_pages: int = 0
+    """Of those whose pages can be counted."""
+    pdfs_uncounted: int = 0
     body_bytes: int = 0
     prompt_cost_usd: Decimal = Decimal(0)
     highest_cost_usd: Decimal = Decimal(0)
@@ -98,10 +102,13 @@ def measure(customer_id: str, source: Source, limits: Limits, at: datetime) -> M
         likely = estimate_cost(item.model, item.estimated_input_tokens, 0, at, batch=True)
         measured.requests += 1
         measured.input_tokens += item.estimated_input_tokens
+        measured.pdf_pages += each.pdf_pages or 0
+        measured.pdfs_uncounted += each.pdf_pages is None
         measured.body_bytes += item.body_bytes
         measured.prompt_cost_usd = total([measured.prompt_cost_usd, likely])
         measured.highest_cost_usd = total([measured.highest_cost_usd, item.highest_cost_usd])
-        saved = quote(each.asked.params, at).batch_saves_usd or Decimal(0)
+        single = quote(each.asked.params, at, pdf_pages=each.pdf_pages)
+        saved = single.batch_saves_usd or Decimal(0)
         measured.saves_usd = total([measured.saves_usd, saved])
         digest.update(each.mark)
     measured.fingerprint = digest.hexdigest()
@@ -206,6 +213,7 @@ class _Fit:
 
     asked: Asked
     item: NewItem
+    pdf_pages: int | None
 
     @property
     def mark(self) -> bytes:
@@ -222,6 +230,7 @@ def _read(
         if isinstance(asked, DocumentError):
             yield asked
             continue
+        pages = pdf_pages(asked.params)
         try:
             item = new_item(
                 asked.params,
@@ -229,9 +238,10 @@ def _read(
                 limits=limits,
                 at=at,
                 document=asked.document,
+                pdf_pages=pages,
             )
         except ItemError as error:
             yield error
             continue
         number += 1
-        yield _Fit(asked, item)
+        yield _Fit(asked, item, pages)

@@ -32,6 +32,7 @@ from tallystick.money import plain
 from tallystick.payloads.columns import ColumnSeal
 from tallystick.plans.guards import Limits
 from tallystick.pricing import pages
+from tallystick.pricing.estimate import PDF_PAGE_TOKENS_AT_MOST, PDF_PAGE_TOKENS_LIKELY
 from tallystick.pricing.explain import dollars
 from tallystick.settings import get_settings
 from tallystick.submission import (
@@ -325,13 +326,25 @@ def _ask(measured: Measured) -> None:
 
 
 def _in_words(measured: Measured, quoted: JobQuote) -> list[str]:
-    return [
+    said = [
         f"{measured.requests:,} requests, {pages(measured.input_tokens)} to read in all "
         f"({measured.input_tokens:,} tokens, judged by size).",
         f"On plan {quoted.plan} reading them costs about {dollars(quoted.prompts_usd)}; with the "
         f"longest answers it is up to {dollars(quoted.highest_usd)}, "
         f"{dollars(quoted.saves_usd)} less than in single calls.",
     ]
+    if measured.pdf_pages:
+        said.append(
+            f"That takes {measured.pdf_pages:,} PDF pages for {PDF_PAGE_TOKENS_LIKELY:,} tokens "
+            f"each, and for {PDF_PAGE_TOKENS_AT_MOST:,} at the most, which is an estimate: what "
+            "Claude counts is charged, even if it should be more."
+        )
+    if measured.pdfs_uncounted:
+        said.append(
+            f"{measured.pdfs_uncounted:,} requests have PDFs whose pages cannot be counted; they "
+            "are taken for the longest prompts there are."
+        )
+    return said
 
 
 def _quote_as_dict(measured: Measured, quoted: JobQuote) -> dict[str, Any]:
@@ -339,6 +352,8 @@ def _quote_as_dict(measured: Measured, quoted: JobQuote) -> dict[str, Any]:
         "requests": measured.requests,
         "left_out": len(measured.unfit),
         "input_tokens": measured.input_tokens,
+        "pdf_pages": measured.pdf_pages,
+        "pdfs_uncounted": measured.pdfs_uncounted,
         **asdict(quoted),
     }
 

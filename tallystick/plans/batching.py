@@ -64,6 +64,7 @@ def new_item(
     at: datetime,
     document: str | None = None,
     counted: int | None = None,
+    pdf_pages: int | None = None,
 ) -> NewItem:
     """Check and measure one request of a batch.
 
@@ -74,6 +75,7 @@ def new_item(
         at: when it would be served.
         document: its name for people, such as the file it was made from.
         counted: Claude's own count of the prompt, where it was asked for.
+        pdf_pages: how many pages all PDFs in it have, where they were counted.
 
     Raises:
         ItemError: in one line.
@@ -93,11 +95,11 @@ def new_item(
             raise ItemError(f"{name}: params.{field}: not allowed in batches")
     if params["max_tokens"] == 0:
         raise ItemError(f"{name}: params.max_tokens: must be at least 1 in batches")
-    verdict = check(params, limits, at, counted=counted, batch=True)
+    verdict = check(params, limits, at, counted=counted, pdf_pages=pdf_pages, batch=True)
     if isinstance(verdict, Refusal):
         raise ItemError(f"{name}: {verdict.message}")
     if isinstance(verdict, Undecided):
-        highest = quote(params, at, batch=True).cost_high_usd
+        highest = quote(params, at, pdf_pages=pdf_pages, batch=True).cost_high_usd
     else:
         highest = verdict.cost_usd
     text = json.dumps(params, separators=(",", ":"))
@@ -108,7 +110,7 @@ def new_item(
         model=params["model"],
         params=text,
         body_bytes=len(text) + _ENVELOPE,  # ASCII: json.dumps escapes the rest
-        estimated_input_tokens=counted or estimate_input_tokens(params).likely,
+        estimated_input_tokens=counted or estimate_input_tokens(params, pdf_pages=pdf_pages).likely,
         prompt_chars=prompt_chars(params),
         highest_cost_usd=highest,
     )

@@ -74,6 +74,7 @@ def check(
     at: datetime,
     *,
     counted: int | None = None,
+    pdf_pages: int | None = None,
     batch: bool = False,
 ) -> Pass | Refusal | Undecided:
     """Check a Messages API body against its limits.
@@ -83,10 +84,13 @@ def check(
         limits: what it must keep to.
         at: when it would be served.
         counted: Claude's own count of the input tokens, where it was asked for.
+        pdf_pages: how many pages all PDFs in the body have, where they were counted.
         batch: whether it goes through Message Batches.
     """
     low, likely, high = (
-        estimate_input_tokens(params) if counted is None else Estimate(counted, counted, counted)
+        estimate_input_tokens(params, pdf_pages=pdf_pages)
+        if counted is None
+        else Estimate(counted, counted, counted)
     )
     try:
         cheapest, expected, dearest = (

@@ -4,7 +4,9 @@ Bounds, not predictions. An upper bound is one token per UTF-8 byte, which a byt
 cannot exceed; a lower bound is one token per eight characters of text that Claude is sure to read.
 Where both fall on one side of a limit the size has decided; between them only Claude's count_tokens
 can (facts on Claude, 'count_tokens'). A document whose text is not in the request has no upper
-bound but the context window. Estimates serve guards and quotes, never a bill (requirement 10).
+bound but the context window, unless somebody has counted its pages: those of PDFs have no bound
+either, but a length that they hardly ever exceed. Estimates serve guards and quotes, never a bill
+(requirement 10).
 
 As in count_tokens, only the first sampling call counts: what server tools fetch comes on top.
 """
@@ -29,6 +31,12 @@ IMAGE_TOKENS_LIKELY = 1_600
 IMAGE_TOKENS_AT_MOST = 5_000
 """Claude scales larger images down; 4,005 were measured for 12 megapixels (*third-party*)."""
 DOCUMENT_TOKENS_LIKELY = 30_000
+PDF_PAGE_TOKENS_LIKELY = 2_400
+"""1,600 for a scan, 2,350 for text and 2,480 for a table were measured with 5.5 models
+(*third-party*: huggingface.co/datasets/JOHNISKING/pdf-token-cost)."""
+PDF_PAGE_TOKENS_AT_MOST = 8_000
+"""Each page is read twice: as text, of 1,500 to 3,000 tokens [build-with-claude/pdf-support], and as
+an image (`IMAGE_TOKENS_AT_MOST`). A page in very small print may have more."""
 TOOL_TOKENS_AT_MOST = 3_000
 """What Claude adds for one tool beside the definition that the request holds."""
 BLOCK_TOKENS_AT_MOST = 16
@@ -71,9 +79,14 @@ class Quote:
     book_version: str
 
 
-def estimate_input_tokens(params: Mapping[str, Any]) -> Estimate:
-    """Bound the input tokens of a Messages API body by its size. Never raises on JSON."""
-    return _Size(params).estimate()
+def estimate_input_tokens(params: Mapping[str, Any], *, pdf_pages: int | None = None) -> Estimate:
+    """Bound the input tokens of a Messages API body by its size. Never raises on JSON.
+
+    Args:
+        params: the body.
+        pdf_pages: how many pages all PDFs in it have, where they were counted.
+    """
+    return _Size(params).estimate(pdf_pages)
 
 
 def prompt_chars(params: Mapping[str, Any]) -> int:
@@ -160,6 +173,7 @@ def quote(
     at: datetime,
     *,
     input_tokens: int | None = None,
+    pdf_pages: int | None = None,
     batch: bool = False,
     book: PriceBook | None = None,
 ) -> Quote:
@@ -169,6 +183,7 @@ def quote(
         params: the body; `model` and `max_tokens` must be there.
         at: when it would be served.
         input_tokens: Claude's own count of the prompt, where the caller has asked for it.
+        pdf_pages: how many pages all PDFs in the body have, where they were counted.
         batch: whether it goes through Message Batches.
         book: another book than the one that ships.
 
@@ -184,7 +199,7 @@ def quote(
         raise ValueError("params.max_tokens: should be a whole number")
     size = _Size(params)
     tokens = (
-        size.estimate()
+        size.estimate(pdf_pages)
         if input_tokens is None
         else Estimate(input_tokens, input_tokens, input_tokens)
     )
@@ -242,6 +257,8 @@ class _Size:
         self.sure_characters = 0
         self.blocks = 0
         self.images = 0
+        self.pdfs = 0
+        """Those whose pages can be counted: they are in the body."""
         self.documents = 0
         self.dearest = TokenKind.INPUT
         self.tools = 0
@@ -255,20 +272,27 @@ class _Size:
         """Whether some of the prompt may come from the cache."""
         return self.dearest is not TokenKind.INPUT
 
-    def estimate(self) -> Estimate:
+    def estimate(self, pdf_pages: int | None = None) -> Estimate:
+        pages, documents = pdf_pages or 0, self.documents
+        if pdf_pages is None:
+            documents += self.pdfs
         high = (
             self.bytes
             + self.blocks * BLOCK_TOKENS_AT_MOST
             + self.images * IMAGE_TOKENS_AT_MOST
             + self.tools * TOOL_TOKENS_AT_MOST
+            + pages * PDF_PAGE_TOKENS_AT_MOST
         )
-        if self.documents or self.hidden:
+        if pages:
+            high = min(high, CONTEXT_WINDOW)
+        if documents or self.hidden:
             high = CONTEXT_WINDOW
         low = self.sure_characters // CHARACTERS_PER_TOKEN_AT_MOST
         likely = (
             self.bytes // BYTES_PER_TOKEN_LIKELY
             + self.images * IMAGE_TOKENS_LIKELY
-            + self.documents * DOCUMENT_TOKENS_LIKELY
+            + pages * PDF_PAGE_TOKENS_LIKELY
+            + documents * DOCUMENT_TOKENS_LIKELY
         )
         # More than the longest prompt is still more than any limit: Claude will refuse it.
         high = max(high, low)
@@ -316,7 +340,10 @@ class _Size:
             self.images += 1
             return True
         if block.get("type") == "document" and kind in ("base64", "url", "file"):
-            self.documents += 1
+            if kind == "base64":
+                self.pdfs += 1
+            else:
+                self.documents += 1
             return True
         return False
 
