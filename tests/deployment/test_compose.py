@@ -21,6 +21,7 @@ from tallystick.cli.contents import CONTENTS, load
 from tallystick.embedded import TemporalServer, free_port, stop_process
 from tallystick.settings import Settings
 from tests.cli.shell import Shell, until_said
+from workers.health import Health, health_app
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -61,6 +62,14 @@ def test_ports_are_published_on_loopback_alone():
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_a_worker_is_probed_where_it_answers():
+    worker = OURS["worker"]
+    probed = re.search(r"http://127.0.0.1:(\d+)(/\w+)", worker["healthcheck"]["test"][-1])
+    assert probed is not None
+    assert probed[1] == worker["environment"]["TALLYSTICK_HEALTH_PORT"]
+    assert probed[2] in {getattr(route, "path", "") for route in health_app(Health()).routes}
 
 
 def test_our_image_runs_the_command_line_as_an_ordinary_user():
