@@ -24,7 +24,7 @@ from chaos_parts.show import (
     print_verdicts,
     view,
 )
-from one_command import fresh_folder, run_command
+from one_command import fresh_folder, run_command, stop_in_order
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 
 from tallystick.errors import TallystickError
@@ -72,6 +72,7 @@ def chaos(
 
 
 async def _run(order: Order, home: Path) -> Outcome:
+    stop_in_order()
     async with drill(order, home) as running:
         with view(order.seconds) as shown:
             return await running.run(shown)

@@ -33,7 +33,7 @@ from demo_parts.show import (
     print_verdict,
 )
 from demo_parts.stage import Stage, stage
-from one_command import fresh_folder, run_command
+from one_command import fresh_folder, run_command, stop_in_order
 
 from tallystick.errors import TallystickError
 from tallystick.settings import Settings, get_settings
@@ -68,10 +68,7 @@ async def _play(
     as_json: bool,
     keep: bool,
 ) -> bool:
-    playing = asyncio.current_task()
-    assert playing is not None
-    # As for Ctrl-C: what was started is stopped in order.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    stop_in_order()
     began = datetime.now(UTC)
     async with stage(settings, home) as on:
         err.print(f"Temporal's Web UI: {on.local.temporal.ui_url}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -33,6 +34,13 @@ def fresh_folder(prefix: str) -> Generator[Path, None, None]:
             err.print(f"logs and data are kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop_in_order() -> None:
+    """Treat SIGTERM as Ctrl-C, from within a task: what was started is ended, not left behind."""
+    running = asyncio.current_task()
+    assert running is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
 
 
 def run_command(command: Callable[..., None]) -> None:

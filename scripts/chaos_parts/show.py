@@ -105,7 +105,8 @@ def _cell(name: str, value: int | Mapping[str, int]) -> str:
 
 def print_circumstances(outcome: Outcome) -> None:
     """Print what was survived, why requests were refused, and what a worker held in memory."""
-    out.print(f"killed: {_times(outcome.deaths)}")
+    fell = f"; {outcome.fell} workers ended for want of a server" if outcome.fell else ""
+    out.print(f"killed: {_times(outcome.deaths)}{fell}")
     for service, struck in outcome.applied.items():
         out.print(f"{service.capitalize()} failed: {_times(struck) or 'never'}")
         if idle := [name for name, times in struck.items() if not times]:
