@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from activities.stripe_summaries import MeterSummaries
-from tallystick.ledger import reports
+from tallystick.ledger import reports, waiting
 from tallystick.ledger.database import Ledger
 from tallystick.metering import CHARGE_METER, token_meter
 from tallystick.money import from_nano_usd
@@ -34,8 +34,8 @@ async def usage_records(ledger: Ledger) -> list[Record]:
 async def unknown_outcomes(ledger: Ledger) -> int:
     """Return how many calls ended, or seem to go on, without a known outcome."""
     async with ledger.begin() as tx:
-        waiting = await reports.waiting(tx, older_than=datetime.now(UTC))
-    return sum(each.what in ("outcome unknown", "in flight") for each in waiting)
+        open_ = await waiting.waiting(tx, older_than=datetime.now(UTC))
+    return sum(each.what in ("outcome unknown", "in flight") for each in open_)
 
 
 def is_metered(record: Record) -> bool:

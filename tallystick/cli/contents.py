@@ -28,7 +28,7 @@ CONTENTS = {
     "statement": ("statement", "Show what a period came to, and what collects it."),
     "conversation": ("insight", "Show a conversation turn by turn."),
     "explain": ("insight", "Explain why a customer's period cost more or less than another."),
-    "stuck": ("ledger", "Show everything that waits: calls, prices, meter events."),
+    "stuck": ("stuck", "Show everything that waits, and retry, correct or skip it."),
     "reconcile": ("reconcile", "Lay Claude's reports, the ledger and Stripe side by side."),
     "event": ("events", "Retry or skip events from Stripe that are parked."),
     "ledger": ("ledger", "The ledger's records."),

@@ -1,13 +1,10 @@
-"""`tallystick event`: what an operator does about an event from Stripe that is parked."""
+"""`tallystick event`: `stuck retry` and `stuck skip` for parked events from Stripe."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from tallystick.cli.access import in_ledger
-from tallystick.cli.output import fail, note
-from tallystick.ledger import inbox
+from tallystick.cli.stuck_actions import event_decision, retry_event, skip_event
 
 _events = typer.Typer(
     help="Retry or skip events from Stripe that are parked.", no_args_is_help=True
@@ -24,9 +21,7 @@ def register(app: typer.Typer) -> None:
 @_events.command()
 def retry(event: Event) -> None:
     """Have a parked event looked at again, once its cause has been mended."""
-    if not in_ledger(lambda tx: inbox.retry_parked(tx, event)):
-        fail(f"EVENT: no event {event!r} is parked that could be read")
-    note("it is looked at within a minute")
+    retry_event(event_decision("retry", event, ""))
 
 
 @_events.command()
@@ -35,7 +30,4 @@ def skip(
     reason: Annotated[str, typer.Argument(help="Why; kept with the event.")],
 ) -> None:
     """Be done with a parked event without applying it."""
-    now = datetime.now(UTC)
-    if not in_ledger(lambda tx: inbox.skip_parked(tx, event, reason, now)):
-        fail(f"EVENT: no event {event!r} is parked")
-    note("skipped, with its reason")
+    skip_event(event_decision("skip", event, reason))

@@ -1,8 +1,7 @@
-"""`tallystick usage`, `stuck` and `ledger export`: what was used, what waits, the evidence."""
+"""`tallystick usage` and `ledger export`: what was used, and the evidence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from tallystick.cli.access import in_ledger
 from tallystick.cli.customer_terms import existing
-from tallystick.cli.output import JsonFlag, note, print_json, print_rows
+from tallystick.cli.output import JsonFlag, print_json, print_rows
 from tallystick.ledger import reports
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.reports import Totals
@@ -39,7 +38,6 @@ Customer = Annotated[str, typer.Option("--customer", help="Only this customer's.
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
     app.command()(usage)
-    app.command()(stuck)
     app.add_typer(_exports, name="ledger")
 
 
@@ -90,52 +88,6 @@ def _as_dict(
 ) -> dict[str, Any]:
     used = totals.get(name) or Totals(name, 0, dict.fromkeys(TOKEN_KINDS, 0), NOTHING, NOTHING, 0)
     return {**asdict(used), "calls_without_answer": asdict(lost.get(name, LostCalls()))}
-
-
-def stuck(
-    minutes: Annotated[int, typer.Option(help="Ignore what is younger than this.")] = 5,
-    as_json: bool = JsonFlag,
-) -> None:
-    """Show everything that waits: calls, prices, meter events. Exits 0 either way."""
-    now = datetime.now(UTC)
-    rows = in_ledger(lambda tx: reports.waiting(tx, older_than=now - timedelta(minutes=minutes)))
-    if as_json:
-        print_json([_waiting(row, now) for row in rows])
-        return
-    if not rows:
-        note("nothing is stuck")
-        return
-    if unpriced := [row.since for row in rows if row.what == "unpriced"]:
-        note(
-            "once the price book knows a price, "
-            f"`tallystick rerate --from {min(unpriced):%Y-%m-%d} --book` prices and meters it"
-        )
-    print_rows(
-        ("what", "customer", "request", "age", "charge $", "why"),
-        [
-            (
-                row.what,
-                row.customer_id,
-                row.request_id,
-                str(now - row.since).split(".")[0],
-                row.charge_usd,
-                row.why,
-            )
-            for row in rows
-        ],
-    )
-
-
-def _waiting(row: reports.Waiting, now: datetime) -> dict[str, Any]:
-    return {
-        "what": row.what,
-        "customer_id": row.customer_id,
-        "request_id": row.request_id,
-        "since": row.since,
-        "age_seconds": int((now - row.since).total_seconds()),
-        "charge_usd": row.charge_usd,
-        "why": row.why,
-    }
 
 
 @_exports.command()

@@ -246,13 +246,14 @@ def _booked_adjustments(adjusted: FromClause) -> Any:
 
 
 def _withdrawn(window: Window) -> Any:
-    # Only of usage on time: late usage is on no metered line, and no later period's events are
-    # withdrawn before it is closed.
+    # Only of usage on time: late usage is on no metered line. What a person withdraws of a later
+    # period, while this one waits to be settled, is that period's.
     return select(func.coalesce(func.sum(col(MeterEvent.value)), 0)).where(
         col(MeterEvent.customer_id) == window.customer_id,
         col(MeterEvent.meter) == CHARGE_METER,
         col(MeterEvent.withdrawn_at).is_not(None),
         col(MeterEvent.occurred_at) >= window.start,
+        col(MeterEvent.billed_at) < window.end,
     )
 
 

@@ -321,6 +321,32 @@ async def _withdraw(tx: Transaction, at: datetime, *which: ColumnElement[bool] |
     return (await tx.execute(statement)).rowcount
 
 
+# --- Decided by a person --------------------------------------------------------------------------
+async def parked_of(tx: Transaction, key: RequestKey, *, locked: bool = False) -> list[MeterEvent]:
+    """Return what is parked of a request, oldest first; locked, nobody sends it meanwhile."""
+    statement = (
+        select(MeterEvent)
+        .where(
+            col(MeterEvent.customer_id) == key.customer_id,
+            col(MeterEvent.request_id) == key.request_id,
+            col(MeterEvent.parked_at).is_not(None),
+            *_WAITING,
+        )
+        .order_by(col(MeterEvent.meter_event_id))
+    )
+    rows = await tx.execute(statement.with_for_update() if locked else statement)
+    return [entity(MeterEvent, row) for row in rows]
+
+
+async def withdraw(tx: Transaction, meter_event_ids: Sequence[int], at: datetime) -> int:
+    """Withdraw events that Stripe has not acknowledged; returns how many were withdrawn now.
+
+    For use on locked ones of which it is certain that Stripe counts none.
+    """
+    ids = col(MeterEvent.meter_event_id).in_(meter_event_ids)
+    return await _withdraw(tx, at, ids, col(MeterEvent.delivered_at).is_(None))
+
+
 # --- Known to Stripe, and not counted -------------------------------------------------------------
 async def reject(
     tx: Transaction, *, reported: str, code: str, message: str, event_id: str, at: datetime

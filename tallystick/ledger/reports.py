@@ -1,31 +1,23 @@
-"""What the ledger can tell: totals to tally, records one by one, and everything that waits.
+"""What the ledger can tell: totals to tally, and records one by one.
 
-Reads only. Each report of requests is one statement, so it shows one moment and not a mixture of
-several.
+Reads only. Each report is one statement, so it shows one moment and not a mixture of several.
 Money and tokens are what holds now, adjustments included (`ledger.effective`).
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, func, select
 from sqlmodel import col
 
-from tallystick.ledger.account_tables import Invoice, StripeEvent
-from tallystick.ledger.batch_tables import (
-    BatchJob,
-    BatchResult,
-    BatchShard,
-    BatchTry,
-    ShardState,
-)
+from tallystick.ledger.account_tables import Invoice
+from tallystick.ledger.batch_tables import BatchResult, BatchTry
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.effective import effective
-from tallystick.ledger.tables import Adjustment, Attempt, MeterEvent, Outcome, UsageRecord
-from tallystick.metering import CHARGE_METER
+from tallystick.ledger.tables import Adjustment, MeterEvent, UsageRecord
 from tallystick.money import from_nano_usd
 from tallystick.pricing.tokens import TOKEN_KINDS
 
@@ -152,6 +144,7 @@ def _events(*which: ColumnElement[bool]) -> ColumnElement[Any]:
                         "value", col(MeterEvent.value),
                         "stripe_customer_id", col(MeterEvent.stripe_customer_id),
                         "delivered_at", col(MeterEvent.delivered_at),
+                        "withdrawn_at", col(MeterEvent.withdrawn_at),
                     )
                 ),
                 func.jsonb_build_array(),
@@ -235,170 +228,3 @@ async def records(
         statement = statement.where(col(UsageRecord.customer_id) == customer_id)
     async for row in await tx.stream(statement):
         yield dict(row._mapping)  # pyright: ignore[reportPrivateUsage]
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Something that is not finished: since when, why, and how much money hangs on it.
-
-    Customer and request are empty where it is nobody's.
-    """
-
-    what: str
-    customer_id: str
-    request_id: str
-    since: datetime
-    why: str
-    charge_usd: Decimal | None
-
-
-async def waiting(tx: Transaction, *, older_than: datetime) -> Sequence[Waiting]:
-    """Return what has been waiting since before `older_than`, oldest first.
-
-    Calls without a known outcome, usage without a price, requests whose meter events Stripe has not
-    acknowledged, and events from Stripe that were not applied.
-    """
-    rows = [
-        *await _open_attempts(tx, older_than),
-        *await _open_batches(tx, older_than),
-        *await _unpriced(tx),
-        *await _unmetered(tx, older_than),
-        *await _unapplied(tx, older_than),
-    ]
-    return sorted(rows, key=lambda row: row.since)
-
-
-async def _open_attempts(tx: Transaction, older_than: datetime) -> list[Waiting]:
-    statement = select(
-        col(Attempt.customer_id),
-        col(Attempt.request_id),
-        col(Attempt.outcome),
-        col(Attempt.started_at),
-        col(Attempt.error_message),
-        col(Attempt.number),
-    ).where(
-        col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
-        col(Attempt.started_at) < older_than,
-        ~exists().where(col(BatchTry.attempt_id) == col(Attempt.attempt_id)),
-    )
-    return [
-        Waiting(
-            what="in flight" if row.outcome == Outcome.STARTED else "outcome unknown",
-            customer_id=row.customer_id,
-            request_id=row.request_id,
-            since=row.started_at,
-            why=f"attempt {row.number}: {row.error_message or 'no answer recorded yet'}",
-            charge_usd=None,
-        )
-        for row in await tx.execute(statement)
-    ]
-
-
-async def _open_batches(tx: Transaction, older_than: datetime) -> list[Waiting]:
-    """Batches whose create was not answered, and those that should have ended, in a line each."""
-    unanswered = col(BatchShard.state).in_([ShardState.SENT, ShardState.LOST])
-    overdue = col(BatchShard.expires_at) < older_than
-    statement = (
-        select(
-            col(BatchJob.customer_id),
-            col(BatchShard.job_id),
-            col(BatchShard.shard),
-            col(BatchShard.items),
-            col(BatchShard.batch_id),
-            col(BatchShard.sent_at),
-            col(BatchShard.trouble),
-        )
-        .join(BatchJob, col(BatchJob.job_id) == col(BatchShard.job_id))
-        .where(
-            or_(unanswered, and_(col(BatchShard.state).in_(_AT_WORK), overdue)),
-            col(BatchShard.sent_at) < older_than,
-        )
-    )
-    return [
-        Waiting(
-            what="in flight" if row.batch_id else "outcome unknown",
-            customer_id=row.customer_id,
-            request_id=row.job_id,
-            since=row.sent_at,
-            why=f"batch {row.shard} of the job, {row.items:,} requests: "
-            + (row.trouble or (f"{row.batch_id} is overdue" if row.batch_id else "no answer yet")),
-            charge_usd=None,
-        )
-        for row in await tx.execute(statement)
-    ]
-
-
-_AT_WORK = (ShardState.RUNNING, ShardState.ENDED)
-
-
-async def _unpriced(tx: Transaction) -> list[Waiting]:
-    statement = select(
-        col(UsageRecord.customer_id),
-        col(UsageRecord.request_id),
-        col(UsageRecord.served_at),
-        col(UsageRecord.reason),
-    ).where(
-        col(UsageRecord.cost_usd).is_(None),
-        ~exists().where(col(Adjustment.usage_record_id) == col(UsageRecord.usage_record_id)),
-    )
-    return [
-        Waiting("unpriced", row.customer_id, row.request_id, row.served_at, row.reason, None)
-        for row in await tx.execute(statement)
-    ]
-
-
-async def _unmetered(tx: Transaction, older_than: datetime) -> list[Waiting]:
-    since: ColumnElement[Any] = func.min(col(MeterEvent.occurred_at))
-    charge = func.sum(col(MeterEvent.value)).filter(col(MeterEvent.meter) == CHARGE_METER)
-    statement = (
-        select(
-            col(MeterEvent.customer_id),
-            col(MeterEvent.request_id),
-            since.label("since"),
-            func.max(col(MeterEvent.parked_reason)).label("reason"),
-            charge.label("charge"),
-        )
-        .where(
-            col(MeterEvent.delivered_at).is_(None),
-            col(MeterEvent.withdrawn_at).is_(None),
-            col(MeterEvent.occurred_at) < older_than,
-        )
-        .group_by(col(MeterEvent.customer_id), col(MeterEvent.request_id))
-    )
-    return [
-        Waiting(
-            what="parked" if row.reason else "not metered",
-            customer_id=row.customer_id,
-            request_id=row.request_id,
-            since=row.since,
-            why=row.reason or "Stripe has not acknowledged it yet",
-            charge_usd=None if row.charge is None else from_nano_usd(int(row.charge)),
-        )
-        for row in await tx.execute(statement)
-    ]
-
-
-async def _unapplied(tx: Transaction, older_than: datetime) -> list[Waiting]:
-    parked = col(StripeEvent.parked_at).is_not(None)
-    statement = select(
-        col(StripeEvent.event_id),
-        col(StripeEvent.type),
-        col(StripeEvent.customer_id),
-        col(StripeEvent.received_at),
-        col(StripeEvent.reason),
-        parked.label("parked"),
-    ).where(
-        col(StripeEvent.applied_at).is_(None),
-        or_(parked, col(StripeEvent.received_at) < older_than),
-    )
-    return [
-        Waiting(
-            what="event parked" if row.parked else "event not applied",
-            customer_id=row.customer_id or "",
-            request_id="",
-            since=row.received_at,
-            why=f"{row.event_id} ({row.type}): {row.reason or 'its account has not looked yet'}",
-            charge_usd=None,
-        )
-        for row in await tx.execute(statement)
-    ]

@@ -67,7 +67,7 @@ async def read(
         counted=counted,
         events=[_event(account, row) for row in rows],
         fresh=any(_sent_at(row) > shown_since for row in rows),
-        collects=await _collects(tx, account, customer_id, meter, at),
+        collects=await collects(tx, account, customer_id, meter, at),
         tried=await _tried(tx, customer_id, meter, at, shown_since),
         booked_nano_usd=await _booked(tx, customer_id, meter, at),
     )
@@ -105,11 +105,11 @@ def _event(account: BillingAccount | None, row: MeterEvent) -> SentEvent:
         occurred_at=row.occurred_at,
         first_sent_at=row.first_sent_at,
         acknowledged=row.delivered_at is not None,
-        on_statement=row.withdrawn_at is not None or _late(account, row),
+        on_statement=row.withdrawn_at is not None or is_late(account, row),
     )
 
 
-def _late(account: BillingAccount | None, event: MeterEvent) -> bool:
+def is_late(account: BillingAccount | None, event: MeterEvent) -> bool:
     """Tell whether a later period than its own bills the event: it is late usage there."""
     if account is None or event.billed_at <= event.occurred_at:
         return False
@@ -119,7 +119,7 @@ def _late(account: BillingAccount | None, event: MeterEvent) -> bool:
     return event.billed_at >= period.end
 
 
-async def _collects(
+async def collects(
     tx: Transaction, account: BillingAccount | None, customer_id: str, meter: str, at: datetime
 ) -> Collects:
     """Only pass-through usage has a metered price, and only from when the account begins."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
-from tallystick.ledger import accounts, customers, outbox, reports
+from tallystick.ledger import accounts, customers, outbox, waiting
 from tallystick.ledger.account_tables import Notice
 from tallystick.ledger.batch_tables import BatchShard, ShardState
 from tallystick.ledger.tables import MeterEvent
@@ -28,11 +28,11 @@ async def test_a_customer_without_a_mapping_holds_up_metering_alone(jobs: Jobs) 
     assert progress.succeeded == 70
     later = datetime.now(UTC) + timedelta(hours=1)
     async with ledger.begin() as tx:
-        stuck = await reports.waiting(tx, older_than=later)
+        stuck = await waiting.waiting(tx, older_than=later)
     assert {row.request_id for row in stuck if row.customer_id == "acme"} == {
         "unmapped/chunk/1-1", "unmapped/chunk/2-1",
     }  # fmt: skip
-    assert sum(row.charge_usd or 0 for row in stuck) == progress.charge_usd
+    assert sum(row.at_stake_usd or 0 for row in stuck) == progress.charge_usd
     async with ledger.begin() as tx:
         await customers.set_stripe_customer(tx, "acme", acme.stripe_customer_id)
     await handle_of(jobs.house.temporal, "unmapped").signal("retry_now")
@@ -97,10 +97,10 @@ async def test_a_period_waits_for_the_events_of_its_batches_and_can_withdraw_the
         while not await _sent(jobs, "closing/chunk/"):
             await asyncio.sleep(0.05)
     async with ledger.begin() as tx:
-        waiting = await outbox.waiting_charges(tx, "acme", period)
+        charges = await outbox.waiting_charges(tx, "acme", period)
         later = period._replace(start=datetime.now(UTC) + timedelta(hours=1))
         assert (await outbox.waiting_charges(tx, "acme", later)).count == 0
-        assert waiting.count == 2
+        assert charges.count == 2
         # As if Stripe collected nothing of it: then no charge may reach its meter.
         await outbox.withdraw_outside(tx, "acme", period, later, datetime.now(UTC))
         assert (await outbox.waiting_charges(tx, "acme", period)).count == 0

@@ -115,7 +115,7 @@ async def test_what_stripe_has_not_acknowledged_is_stuck(production: Production)
         told = await production.shell("stuck", "--minutes", "0", "--json")
         (row,) = [row for row in told.json if row["customer_id"] == customer]
         assert row["request_id"] == "r-1"
-        assert Decimal(row["charge_usd"]) == reply.bill.charge_usd
+        assert Decimal(row["at_stake_usd"]) == reply.bill.charge_usd
         assert customer in (await production.shell("stuck", "--minutes", "0")).out
         assert customer not in (await production.shell("stuck")).out  # not for five minutes yet
     finally:

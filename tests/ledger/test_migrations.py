@@ -31,6 +31,7 @@ APPEND_ONLY = {
     "attempt_settlements": "words",
     "collection_corrections": "reason",
     "discrepancy_events": "words",
+    "operator_actions": "outcome",
 }
 """Tables that are never changed, each with a column to try."""
 

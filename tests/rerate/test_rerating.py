@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
 from tallystick.cli.app import app
-from tallystick.ledger import adjustments, reports, terms
+from tallystick.ledger import adjustments, reports, terms, waiting
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.tables import Adjustment
 from tallystick.metering import CHARGE_METER, meter_identifier, token_meter
@@ -229,12 +229,12 @@ async def test_what_an_adjustment_has_priced_is_stuck_no_longer_but_for_its_even
     ]
     await again(books, KNOWING, booking=True)
     (row,) = await _stuck(books)
-    assert (row.what, row.charge_usd) == ("not metered", Decimal("0.003"))
+    assert (row.what, row.at_stake_usd) == ("not metered", Decimal("0.003"))
 
 
-async def _stuck(ledger: Ledger) -> list[reports.Waiting]:
+async def _stuck(ledger: Ledger) -> list[waiting.Waiting]:
     async with ledger.begin() as tx:
-        return list(await reports.waiting(tx, older_than=DAY[1]))
+        return list(await waiting.waiting(tx, older_than=DAY[1]))
 
 
 @pytest.mark.parametrize("statement", [update(Adjustment).values(reason="no"), delete(Adjustment)])

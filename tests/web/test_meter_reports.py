@@ -8,7 +8,7 @@ from sqlalchemy import select
 from temporalio.testing import ActivityEnvironment
 
 from activities.meter_reports import MeterReportActivities
-from tallystick.ledger import inbox, notices, outbox, reports
+from tallystick.ledger import inbox, notices, outbox, waiting
 from tallystick.ledger.account_tables import MeterRejection
 from tallystick.ledger.database import Ledger
 from tallystick.metering import meter_identifier
@@ -48,11 +48,11 @@ async def test_a_rejected_event_is_parked_with_its_request_and_told_once(
     assert await _handle(stand) == 1
     assert (await _receive(stand), await _handle(stand)) == (0, 0)  # delivered again
     async with stand.ledger.begin() as tx:
-        waiting = await outbox.pending(tx, [good.key, bad.key])
+        undelivered = await outbox.pending(tx, [good.key, bad.key])
         told = await notices.waiting(tx, None)
-        stuck = await reports.waiting(tx, older_than=stand.now() + timedelta(hours=1))
+        stuck = await waiting.waiting(tx, older_than=stand.now() + timedelta(hours=1))
         (rejection,) = (await tx.execute(select(MeterRejection))).all()
-    (parked,) = waiting
+    (parked,) = undelivered
     assert (parked.key, parked.meter) == (bad.key, INPUT)
     assert (rejection.identifier, rejection.code) == (identifier, "archived_meter")
     (row,) = [row for row in stuck if row.what == "parked"]
@@ -105,7 +105,7 @@ async def test_a_report_that_stripe_no_longer_has_is_parked_and_holds_no_other_u
         depth = await inbox.depth(tx)
         pending = await outbox.pending(tx, [order.key])
         told = await notices.waiting(tx, None)
-        stuck = await reports.waiting(tx, older_than=stand.now())
+        stuck = await waiting.waiting(tx, older_than=stand.now())
     assert (depth.waiting, depth.parked) == (0, 1)
     assert "evt_lost (v1.billing.meter.no_meter_found): Stripe no longer has" in stuck[0].why
     assert len(pending) == order.events
