@@ -63,6 +63,11 @@ def key_of(row: Row) -> Key:
     return row["customer_id"], row["request_id"]
 
 
+def named(key: Key) -> str:
+    """Write a request's name as people do."""
+    return "/".join(key)
+
+
 def owners(books: Books) -> dict[str, Key]:
     """Return which request each body belongs to, of those that have been answered."""
     answered = {a["message_id"]: key_of(a) for a in books.attempts if a["outcome"] == "succeeded"}

@@ -16,7 +16,7 @@ from itertools import zip_longest
 
 from tallystick.metering import CHARGE_METER, TOKEN_KINDS, meter_identifier, token_meter
 
-from .books import Books, Key, Row, key_of, owners
+from .books import Books, Key, Row, key_of, named, owners
 
 Totals = Mapping[str, Mapping[str, int]]
 """A sum by what is summed up, and by whose record says so: `claude`, `ledger`, `stripe`."""
@@ -46,6 +46,9 @@ class Finding:
     told: str
     count: int = 1
 
+    def __str__(self) -> str:
+        return f"{named(self.key)}: {self.told}" if self.key else self.told
+
 
 class TallyError(AssertionError):
     """The three records do not tally; the message has a line for each difference."""
@@ -60,7 +63,7 @@ def must_tally(books: Books) -> None:
 
 def differences(books: Books) -> list[str]:
     """Return every disagreement, in words."""
-    return [f"{each.key}: {each.told}" if each.key else each.told for each in findings(books)]
+    return [str(each) for each in findings(books)]
 
 
 def findings(books: Books) -> list[Finding]:

@@ -15,6 +15,8 @@ from .verdict import Verdict
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
 
+AT_MOST = 25
+"""Lines about what is wrong."""
 LINE_EVERY = 30.0
 """Seconds between two lines where nobody watches a bar."""
 
@@ -122,8 +124,10 @@ def print_circumstances(outcome: Outcome) -> None:
 
 def print_judgement(verdict: Verdict, repeat: str) -> None:
     """Print whether all promises were kept, what was not, and how to have it again."""
-    for each in verdict.told:
+    for each in verdict.told[:AT_MOST]:
         out.print(f"wrong: {each}", style="red", markup=False)
+    if more := verdict.told[AT_MOST:]:
+        out.print(f"wrong: {len(more)} more like these; --json has all", style="red")
     if verdict.holds:
         out.print(
             "Nothing lost, nothing billed twice or by half: the promises hold.", style="green"

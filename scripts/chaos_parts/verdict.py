@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .books import Books, Key, Row, as_acknowledged, believing_receipts, key_of
+from .books import Books, Key, Row, as_acknowledged, believing_receipts, key_of, named
 from .comparison import Finding, Kind, Totals, findings, totals
 from .heard import Heard
 
@@ -110,9 +110,9 @@ def judge(books: Books, heard: Mapping[Key, Heard | None], pending: Collection[K
         wrong=len(wrong),
         totals=totals(believed),
         told=[
-            *(f"{key}: still under way" for key in sorted(pending)),
-            *(f"{key}: {why}" for key, why in lost.items()),
-            *(f"{each.key or 'all'}: {each.told}" for each in found),
+            *(f"{named(key)}: still under way" for key in sorted(pending)),
+            *(f"{named(key)}: {why}" for key, why in lost.items()),
+            *map(str, found),
         ],
     )
 

@@ -54,6 +54,6 @@ def test_a_difference_is_told_in_words() -> None:
     books = right_books()
     books.accepted.append(copy.copy(books.accepted[0]))
     assert differences(books) == [
-        f"('acme', 'one'): {CHARGE_METER} counts 2 times at Stripe",
+        f"acme/one: {CHARGE_METER} counts 2 times at Stripe",
         "in total nano-USD: 42000 in the ledger, 72000 at Stripe",
     ]
