@@ -134,6 +134,10 @@ class Settings(BaseSettings):
     """Where Temporal's Web UI is opened (`https://temporal.example.com`), so that its pages may ask
     `tallystick web` to decode; unset, no page may."""
 
+    deployment: str | None = None
+    """The name of the worker deployment in Temporal that this worker is of; unset, of none."""
+    build_id: str | None = None
+    """Which version of it this worker is."""
     log_format: LogFormat = "text"
     """`json` writes each line as an object, with the ids it concerns as fields."""
     metrics_port: _Port | None = None
@@ -200,6 +204,22 @@ class Settings(BaseSettings):
     def keyring(self) -> Keyring:
         """What content is encrypted under; empty where `payload_keys` is unset."""
         return _keyring(self.payload_keys)
+
+    @property
+    def version(self) -> tuple[str, str] | None:
+        """The deployment and build of a versioned worker; None of one that is not.
+
+        Raises:
+            SettingsError: when one of the two is set without the other.
+        """
+        if self.deployment and self.build_id:
+            return self.deployment, self.build_id
+        if self.deployment or self.build_id:
+            raise SettingsError(
+                "TALLYSTICK_DEPLOYMENT and TALLYSTICK_BUILD_ID make a versioned worker together; "
+                "set both, or neither"
+            )
+        return None
 
     @property
     def sandboxed(self) -> frozenset[str]:

@@ -46,6 +46,7 @@ from workers.health import Health, health_app
 from workers.metrics import CountedClaude, CountedMeters, use_runtime
 from workers.plugin import TallystickPlugin
 from workers.reconciling import reconciling
+from workers.versioning import deployment_config
 from workers.vitals import watching
 
 log = logging.getLogger("tallystick.worker")
@@ -97,7 +98,13 @@ async def run_worker(settings: Settings, roles: Collection[Role]) -> None:
             stack.enter_context(watching(watched))
         await stack.enter_async_context(working(client, url, where, settings, roles))
         health.works(client, watched)
-        log.info("working on %s", ", ".join(sorted(roles)))
+        log.info(
+            "working on %s, %s",
+            ", ".join(sorted(roles)),
+            "unversioned"
+            if settings.version is None
+            else "as {}, build {}".format(*settings.version),
+        )
         await stop.wait()
         health.drains()
         log.info("stopping: calls in flight get %s seconds", settings.shutdown_grace)
@@ -128,6 +135,7 @@ async def working(
 ) -> AsyncGenerator[None, None]:
     """Poll the queues of `roles` while the context is open, and drain on leaving it."""
     grace = timedelta(seconds=settings.shutdown_grace)
+    version = deployment_config(settings)
     workers: list[Worker] = []
     async with AsyncExitStack() as stack:
         ledger = Ledger(database_url, pool_size=settings.ledger_concurrency)
@@ -155,6 +163,7 @@ async def working(
                     # Over all workers: the server holds back what would exceed it.
                     max_task_queue_activities_per_second=rpm / 60 if rpm else None,
                     graceful_shutdown_timeout=grace,
+                    deployment_config=version,
                 )
             )
         if Role.REQUESTS in roles:
@@ -206,6 +215,7 @@ async def working(
                     max_concurrent_activities=settings.meter_concurrency,
                     max_concurrent_local_activities=settings.ledger_concurrency,
                     graceful_shutdown_timeout=grace,
+                    deployment_config=version,
                 )
             )
         for worker in workers:

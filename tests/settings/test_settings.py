@@ -169,6 +169,15 @@ def test_the_usual_addresses_of_postgresql_are_taken_as_they_are(read, url: str)
     assert read({"DATABASE_URL": url}).database_url == url
 
 
+@pytest.mark.parametrize("alone", ["TALLYSTICK_DEPLOYMENT", "TALLYSTICK_BUILD_ID"])
+def test_a_versioned_worker_names_deployment_and_build(read, alone: str) -> None:
+    assert read({}).version is None
+    with pytest.raises(SettingsError, match="set both, or neither"):
+        _ = read({alone: "a"}).version
+    both = {"TALLYSTICK_DEPLOYMENT": "billing", "TALLYSTICK_BUILD_ID": "a"}
+    assert read(both).version == ("billing", "a")
+
+
 def test_settings_that_are_printed_or_logged_show_no_key(read) -> None:
     settings = read(
         {
