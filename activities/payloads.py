@@ -60,9 +60,6 @@ class PayloadActivities:
     async def sweep_payloads(self) -> int:
         """Delete payloads of workflows that Temporal has forgotten; returns of how many."""
         now = datetime.now(UTC)
-        async with transaction(self._ledger) as tx:
-            if not await payloads.old_workflows(tx, now - SHORTEST, 1):
-                return 0
         before = now - max(await self._retention(), SHORTEST)
         async with transaction(self._ledger) as tx:
             old = await payloads.old_workflows(tx, before, AT_ONCE)

@@ -18,9 +18,10 @@ def web(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes any.", min=0, max=65535)] = 8080,
 ) -> None:
-    """Serve Stripe's webhooks, health and metrics over HTTP.
+    """Serve Stripe's webhooks, health, metrics and what payloads say over HTTP.
 
-    POST /webhooks/stripe, GET /health, GET /metrics, until told to stop. Put TLS in front of it.
+    POST /webhooks/stripe, GET /health, GET /metrics and, where TALLYSTICK_CODEC_TOKEN is set,
+    /codec/TOKEN for Temporal's Web UI, until told to stop. Put TLS in front of it.
     """
     from tallystick.web.main import run_web
 

@@ -1,1 +1,1 @@
-"""HTTP for Stripe and for operators: webhooks, health, metrics. `tallystick web` serves it."""
+"""HTTP for Stripe and operators: webhooks, health, metrics, codec. `tallystick web` serves it."""
