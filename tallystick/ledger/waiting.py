@@ -25,7 +25,11 @@ from tallystick.contracts import (
 from tallystick.ledger.account_tables import Invoice, StripeEvent
 from tallystick.ledger.batch_tables import BatchJob, BatchShard, BatchTry, ShardState
 from tallystick.ledger.database import Transaction
-from tallystick.ledger.reconciliation_tables import Discrepancy, DiscrepancyState
+from tallystick.ledger.reconciliation_tables import (
+    AttemptSettlement,
+    Discrepancy,
+    DiscrepancyState,
+)
 from tallystick.ledger.tables import (
     Adjustment,
     Attempt,
@@ -104,6 +108,7 @@ def _workflow_id(customer_id: str, request_id: str, job_id: str | None) -> str:
 
 
 async def _open_attempts(tx: Transaction, older_than: datetime) -> list[Waiting]:
+    """Single calls of which nothing is known; reconciliation settles them."""
     statement = select(
         col(Attempt.customer_id),
         col(Attempt.request_id),
@@ -115,6 +120,7 @@ async def _open_attempts(tx: Transaction, older_than: datetime) -> list[Waiting]
         col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
         col(Attempt.started_at) < older_than,
         ~exists().where(col(BatchTry.attempt_id) == col(Attempt.attempt_id)),
+        ~exists().where(col(AttemptSettlement.attempt_id) == col(Attempt.attempt_id)),
     )
     return [
         Waiting(

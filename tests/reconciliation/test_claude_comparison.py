@@ -18,6 +18,7 @@ from tallystick.ledger.batches import NewJob
 from tallystick.ledger.database import Ledger, Transaction
 from tallystick.ledger.discrepancies import change_state
 from tallystick.ledger.reconciliation_tables import DiscrepancyState
+from tallystick.ledger.waiting import waiting
 from tallystick.lost_calls import lost_calls
 from tallystick.plans.batching import ShardLimits
 from tallystick.pricing import TokenCounts
@@ -206,6 +207,9 @@ async def test_a_lost_call_is_settled_once_and_the_two_sides_agree(ledger: Ledge
             assert (compared.found, cost.found) == (1, 0)
         (found,) = await claude.found()
         assert (found.cause, found.state) == (Cause.LOST_CALL, "open")
+        async with ledger.begin() as tx:
+            told = [each.what for each in await waiting(tx, older_than=claude.now)]
+        assert "outcome unknown" in told
         assert found.place == {
             "model": SONNET,
             "service_tier": "standard",
@@ -218,6 +222,8 @@ async def test_a_lost_call_is_settled_once_and_the_two_sides_agree(ledger: Ledge
         assert (booked.input_tokens, booked.output_tokens) == made.counts[:2]
         async with ledger.begin() as tx:
             (lost,) = (await lost_calls(tx)).values()
+            told = [each.what for each in await waiting(tx, older_than=claude.now)]
+        assert "outcome unknown" not in told
         assert (lost.unknown, lost.estimated_cost_usd) == (0, 0)
         assert (lost.settled, lost.settled_cost_usd) == (1, booked.cost_usd)
         _, compared, cost = await claude.compare()
