@@ -80,10 +80,8 @@ class StripeComparisonActivities:
             await self._report(step, findings)
             async with transaction(self._ledger) as tx:
                 await _settle(tx, step, Pair.LEDGER_OUTBOX, findings)
-                for each in told:
-                    await tally_hours.put(tx, each.hour, each.unit, outbox=each.value)
-                for each in charged:
-                    await tally_hours.put(tx, each.hour, each.unit, ledger=each.value)
+                await tally_hours.put(tx, "outbox", told)
+                await tally_hours.put(tx, "ledger", charged)
                 await reconciliations.note_totals(
                     tx, step.reconciliation_id, "outbox", _totals(told)
                 )
@@ -170,8 +168,7 @@ class StripeComparisonActivities:
             if progress.unknown:
                 return
             counted = _counted(meters, progress)
-            for each in counted:
-                await tally_hours.put(tx, each.hour, each.unit, stripe=each.value)
+            await tally_hours.put(tx, "stripe", counted)
             await reconciliations.note_totals(
                 tx, step.reconciliation_id, "stripe", _totals(counted)
             )

@@ -13,6 +13,7 @@ what lies on the other side of an edge is seen; what is found there belongs to o
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from activities.claude_reports import ClaudeReports
 from activities.transactions import transaction
@@ -259,19 +260,23 @@ class UsageComparison:
     ) -> None:
         """Keep what each side says of each hour, and of all of them together."""
         step = self._step
+        sides: dict[Literal["ledger", "claude"], Mapping[datetime, TokenCounts]]
         sides = {"ledger": _by_hour(served)}
         if reported is not None:
             sides["claude"] = _by_hour(reported)
-        totals = dict.fromkeys(sides, NOTHING)
+        hours = list(_each(step.start, step.end, HOUR))
         async with transaction(self._ledger) as tx:
-            for hour in _each(step.start, step.end, HOUR):
-                of_hour = {side: counts[hour] for side, counts in sides.items()}
-                for position, kind in enumerate(TOKEN_KINDS):
-                    told = {side: counts[position] for side, counts in of_hour.items()}
-                    await tally_hours.put(tx, hour, str(kind), **told)
-                totals = {side: totals[side].plus(counts) for side, counts in of_hour.items()}
-            for side, counts in totals.items():
-                told = {str(kind): count for kind, count in counts.by_kind().items()}
+            for side, counts in sides.items():
+                sums = [
+                    (hour, str(kind), counts[hour][position])
+                    for hour in hours
+                    for position, kind in enumerate(TOKEN_KINDS)
+                ]
+                await tally_hours.put(tx, side, sums)
+                total = NOTHING
+                for hour in hours:
+                    total = total.plus(counts[hour])
+                told = {str(kind): count for kind, count in total.by_kind().items()}
                 await reconciliations.note_totals(tx, step.reconciliation_id, side, told)
 
 

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import TextClause, text
 
@@ -100,8 +100,7 @@ async def sent_by_minute(
     return sums
 
 
-@dataclass(frozen=True, slots=True)
-class UnitHour:
+class UnitHour(NamedTuple):
     """What all customers together have of a unit in an hour."""
 
     hour: datetime

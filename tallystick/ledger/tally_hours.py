@@ -4,6 +4,7 @@ Each comparison knows two sides of the four and puts those; it leaves what other
 that is repeated puts the same again, so there is nothing to be undone.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -17,40 +18,31 @@ from tallystick.ledger.reconciliation_tables import TallyHour
 Side = Literal["claude", "ledger", "outbox", "stripe"]
 
 
-async def put(
-    tx: Transaction,
-    hour: datetime,
-    unit: str,
-    *,
-    claude: int | None = None,
-    ledger: int | None = None,
-    outbox: int | None = None,
-    stripe: int | None = None,
-) -> None:
-    """Note what records say of the hour that begins then; sides that are not given stay.
+AT_ONCE = 1_000
+"""Rows in one statement."""
+
+
+async def put(tx: Transaction, side: Side, sums: Sequence[tuple[datetime, str, int]]) -> None:
+    """Note what one record says of hours; what the others say stays.
 
     Args:
         tx: the transaction.
-        hour: a whole hour.
-        unit: a token kind, or `charge_nano_usd`.
-        claude: what Anthropic's report says.
-        ledger: what usage records and settled attempts say.
-        outbox: what Stripe is to be told.
-        stripe: what Stripe counts.
+        side: which record: Anthropic's report (`claude`); usage records and settled attempts
+            (`ledger`); what Stripe is to be told (`outbox`); what it counts (`stripe`).
+        sums: the beginning of an hour, a unit (a token kind, or `charge_nano_usd`) and what the
+            record says of them; each pair once.
     """
-    sides: dict[Side, int | None] = {
-        "claude": claude,
-        "ledger": ledger,
-        "outbox": outbox,
-        "stripe": stripe,
-    }
-    given = {side: value for side, value in sides.items() if value is not None}
-    statement = insert(TallyHour).values(hour=hour, unit=unit, **given)
-    await tx.execute(
-        statement.on_conflict_do_update(index_elements=["hour", "unit"], set_=given)
-        if given
-        else statement.on_conflict_do_nothing()
-    )
+    for start in range(0, len(sums), AT_ONCE):
+        rows = [
+            {"hour": hour, "unit": unit, side: value}
+            for hour, unit, value in sums[start : start + AT_ONCE]
+        ]
+        statement = insert(TallyHour).values(rows)
+        await tx.execute(
+            statement.on_conflict_do_update(
+                index_elements=["hour", "unit"], set_={side: statement.excluded[side]}
+            )
+        )
 
 
 async def between(tx: Transaction, start: datetime, end: datetime) -> list[TallyHour]:
