@@ -8,7 +8,7 @@ new run: those live for months, and would otherwise keep every old build running
 must replay in new code, which the tests of replay hold them to.
 """
 
-from temporalio.common import WorkerDeploymentVersion
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import WorkerDeploymentConfig
 
 from tallystick.settings import Settings
@@ -24,5 +24,8 @@ def deployment_config(settings: Settings) -> WorkerDeploymentConfig | None:
         return None
     deployment, build_id = settings.version
     return WorkerDeploymentConfig(
-        version=WorkerDeploymentVersion(deployment, build_id), use_worker_versioning=True
+        version=WorkerDeploymentVersion(deployment, build_id),
+        use_worker_versioning=True,
+        # Here and not at the workflows: the server takes no such word from an unversioned worker.
+        default_versioning_behavior=VersioningBehavior.PINNED,
     )

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey, VersioningBehavior
+from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -67,7 +67,7 @@ _Line = tuple[str, str]
 """A line of the agenda is known by kind and subject."""
 
 
-@workflow.defn(name=BILLING_CYCLE, versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+@workflow.defn(name=BILLING_CYCLE)
 class BillingCycleWorkflow:
     """Runs one customer's account; its id is `billing-cycle/{customer_id}`."""
 

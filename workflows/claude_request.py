@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy, SearchAttributeKey, VersioningBehavior
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 from temporalio.workflow import ActivityCancellationType
 
@@ -106,7 +106,7 @@ _BILLING_STATE = SearchAttributeKey.for_keyword("BillingState")
 _CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
 
 
-@workflow.defn(name=CLAUDE_REQUEST, versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name=CLAUDE_REQUEST)
 class ClaudeRequestWorkflow:
     """Serves and bills one request; its id is `claude-request/{customer_id}/{request_id}`."""
 

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy, SearchAttributeKey, VersioningBehavior
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -64,7 +64,7 @@ _BILLING_STATE = SearchAttributeKey.for_keyword("BillingState")
 _CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
 
 
-@workflow.defn(name=MESSAGE_BATCH, versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+@workflow.defn(name=MESSAGE_BATCH)
 class MessageBatchWorkflow:
     """Runs one job; its id is `message-batch/{job_id}`."""
 

@@ -10,7 +10,7 @@ retries here: the schedule is the retry.
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -32,7 +32,7 @@ STEPS = (
 )
 
 
-@workflow.defn(name=SWEEP, versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+@workflow.defn(name=SWEEP)
 class SweepWorkflow:
     """One sweep; the schedule `sweep` starts it every minute."""
 
