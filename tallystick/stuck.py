@@ -258,14 +258,11 @@ def _marker_data(data: bytes) -> Mapping[str, Any]:
 
 
 async def _words(client: Client, failure: Failure) -> str:
-    """Say what a failure says at its root: what an activity raised, not what wrapped it."""
+    """Return what an activity said of its failure, neither what wraps that nor what caused it."""
     try:
         error: BaseException | None = await client.data_converter.decode_failure(failure)
     except PayloadUnreadableError as unreadable:
         return str(unreadable)
-    words = failure.message
-    while error is not None:
-        if isinstance(error, ApplicationError):
-            words = error.message
+    while error is not None and not isinstance(error, ApplicationError):
         error = error.__cause__
-    return words
+    return failure.message if error is None else error.message

@@ -62,3 +62,25 @@ def usage_subject(customer_id: str, request_id: str) -> str:
 def difference_subject(discrepancy_id: int) -> str:
     """Name a discrepancy."""
     return f"difference/{discrepancy_id}"
+
+
+# --- What a workflow's own page says can be done --------------------------------------------------
+HOW_TO_PRICE = (
+    "Once the price book knows its price, `tallystick rerate --from DATE --book` prices it and has "
+    "it metered."
+)
+HOW_TO_DECIDE = (
+    "`tallystick reconcile show --open` lists what differs; `tallystick reconcile apply ID --yes` "
+    "does what is proposed, `tallystick reconcile dismiss ID --reason ...` leaves it."
+)
+
+
+def how_to_go_on(name: str, *, skipping: bool = False) -> str:
+    """Say how a parked step goes on: by itself, at once by a command, or not at all."""
+    words = (
+        "It is tried again by itself; once its cause is mended, at once by "
+        f"`tallystick stuck retry {name}`."
+    )
+    return (
+        f"{words} Given up by `tallystick stuck skip {name} --reason ...`." if skipping else words
+    )

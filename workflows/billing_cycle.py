@@ -30,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from tallystick.errors import NOT_RETRYABLE
     from tallystick.plans.agenda import AccountState
+    from tallystick.subjects import how_to_go_on
 
 # --- read_agenda: a local activity, one read transaction -----------------------------------------
 LOOK_TIMEOUT = timedelta(seconds=30)
@@ -219,6 +220,8 @@ class BillingCycleWorkflow:
         if agenda.period_end is not None:
             lines.append(f"open period ends {agenda.period_end:%Y-%m-%d %H:%M %Z}")
         lines += [f"- {due.at:%Y-%m-%d %H:%M %Z}: {due.words}" for due in agenda.dues]
+        if self._failures:
+            lines += ["", how_to_go_on(workflow.info().workflow_id)]
         workflow.set_current_details("\n".join(lines))
         if agenda.state != self._state:
             self._state = agenda.state

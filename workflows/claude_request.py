@@ -47,6 +47,7 @@ with workflow.unsafe.imports_passed_through():
         REQUEST_ID_REUSED,
         Action,
     )
+    from tallystick.subjects import HOW_TO_PRICE, how_to_go_on, meter_subject
     from workflows.counting import RequestOutcome, count_bill, count_outcome
 
 _T = TypeVar("_T")
@@ -131,7 +132,7 @@ class ClaudeRequestWorkflow:
         except (ActivityError, ApplicationError) as error:
             self._failure = _final(error)
         except asyncio.CancelledError:
-            self._failure = _refusal(CANCELLED.type, "cancelled before Claude was called")
+            self._failure = _refusal(CANCELLED.type, _cancelled("was called"))
         row = FAILURES.get(self._failure.type or "")
         refused = row is not None and row.action is Action.REFUSE
         count_outcome(
@@ -189,12 +190,14 @@ class ClaudeRequestWorkflow:
         count_outcome(RequestOutcome.ANSWERED)
         count_bill(recorded.bill)
         if recorded.bill.status == "unpriced":
-            self._tell(BillingState.UNPRICED, recorded.bill.explanation)
+            told = f"{recorded.bill.explanation}\n\n{HOW_TO_PRICE}"
+            self._tell(BillingState.UNPRICED, told)
         if recorded.meter_events:
             await _to_the_end(
                 self._until_unparked(
                     lambda: self._meter(MeterOrder(key=key, events=recorded.meter_events)),
                     "telling Stripe",
+                    meter_subject(request.customer_id, request.request_id),
                 )
             )
         return self._reply
@@ -206,7 +209,9 @@ class ClaudeRequestWorkflow:
         admission: Admission | None = None
         try:
             admission = await self._ledger_step("admit_request", request, Admission)
-            served = await self._until_unparked(lambda: self._call(request), "calling Claude")
+            served = await self._until_unparked(
+                lambda: self._call(request), "calling Claude", workflow.info().workflow_id
+            )
         except (ActivityError, ApplicationError, asyncio.CancelledError) as error:
             if _left_something(error, admission):
                 await _to_the_end(self._ledger_step("abandon_request", key, type(None)))
@@ -250,8 +255,13 @@ class ClaudeRequestWorkflow:
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 
-    async def _until_unparked(self, step: Callable[[], Awaitable[_T]], doing: str) -> _T:
-        """Run a step; while it fails in a way only a person can mend, wait visibly and repeat."""
+    async def _until_unparked(
+        self, step: Callable[[], Awaitable[_T]], doing: str, subject: str
+    ) -> _T:
+        """Run a step; while it fails in a way only a person can mend, wait visibly and repeat.
+
+        `subject` is what an operator calls it (`tallystick.subjects`).
+        """
         pause, parked = PARK_FIRST, False
         while True:
             self._retry_now = False  # a signal during the step asks for one more try after it
@@ -264,7 +274,8 @@ class ClaudeRequestWorkflow:
                     raise
                 if not parked:
                     count_outcome(RequestOutcome.PARKED, row.type)
-                self._tell(BillingState.STUCK, f"{doing}: {cause.message}", said=parked)
+                told = f"{doing}: {cause.message}\n\n{how_to_go_on(subject, skipping=True)}"
+                self._tell(BillingState.STUCK, told, said=parked)
                 parked = True
                 try:
                     await workflow.wait_condition(lambda: self._retry_now, timeout=pause)
@@ -311,6 +322,12 @@ def _left_something(error: BaseException, admission: Admission | None) -> bool:
     return not told or (admission is not None and admission.reserved)
 
 
+def _cancelled(before: str) -> str:
+    """Say that the request was cancelled, and why where somebody has said so."""
+    reason = workflow.cancellation_reason()
+    return f"cancelled before Claude {before}{f': {reason}' if reason else ''}"
+
+
 def _refusal(type_: str, message: str, details: dict[str, Any] | None = None) -> ApplicationError:
     # The server stores a refusal and gives it to later callers too; the instant tells them so.
     told = {**(details or {}), "refused_at": workflow.now().isoformat()}
@@ -323,7 +340,7 @@ def _final(error: ActivityError | ApplicationError) -> ApplicationError:
     A remote activity's comes wrapped, a local one's does not.
     """
     if is_cancelled_exception(error):
-        return _refusal(CANCELLED.type, "cancelled before Claude had answered")
+        return _refusal(CANCELLED.type, _cancelled("had answered"))
     cause = error.cause if isinstance(error, ActivityError) else error
     if isinstance(cause, ApplicationError):
         details = cast("dict[str, Any]", cause.details[0] if cause.details else {})

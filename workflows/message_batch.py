@@ -33,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
         FollowOrder,
     )
     from tallystick.errors import INVALID_REQUEST, NOT_RETRYABLE
+    from tallystick.subjects import how_to_go_on
 
 _T = TypeVar("_T")
 
@@ -225,6 +226,8 @@ class MessageBatchWorkflow:
 
     def _show(self) -> None:
         lines = [f"**stuck** in {step}: {why}" for step, why in self._stuck.items()]
+        if self._stuck:
+            lines.append(how_to_go_on(workflow.info().workflow_id))
         if self._progress is not None:
             lines += _in_words(self._progress)
         workflow.set_current_details("\n\n".join(lines))

@@ -37,6 +37,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from tallystick.errors import INVALID_REQUEST, NOT_RETRYABLE
     from tallystick.reconciling.words import when
+    from tallystick.subjects import HOW_TO_DECIDE
 
 # --- open and close: local activities, one ledger transaction each -------------------------------
 LEDGER_TIMEOUT = timedelta(seconds=30)
@@ -228,6 +229,8 @@ class ReconciliationWorkflow:
             lines.append(f"**{when(self._step.start, self._step.end)}**")
         if result is not None:
             lines.append(result.words)
+            if result.over_tolerance:
+                lines += ["", HOW_TO_DECIDE, ""]
         lines += [
             f"- {'**failed:** ' if step in self._failed else ''}{step}: {words}"
             for step, words in self._done.items()

@@ -110,7 +110,7 @@ def _show(rows: Sequence[Stuck], now: datetime) -> None:
         [
             line
             for number, row in enumerate(rows, start=1)
-            for line in ((number, row.why), (None, f"-> {row.remedy}"))
+            for line in ((str(number), row.why), ("", f"-> {row.remedy}"))
         ],
     )
 
@@ -125,7 +125,10 @@ def _show_actions(done: Sequence[OperatorAction]) -> None:
 
 
 def _age(since: datetime, now: datetime) -> str:
-    return str(now - since).split(".")[0]
+    age = now - since
+    if age.days:
+        return f"{age.days}d{age.seconds // 3600:02}h"
+    return str(age).split(".")[0]
 
 
 def _as_dict(row: Stuck, now: datetime) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""A house and a terminal beside it, which finds everything by settings, as an operator's does."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client as TemporalClient
+from typer.testing import CliRunner
+
+from tallystick.cli.app import app
+from tallystick.embedded import TemporalServer
+from tallystick.sandbox.remote import Control
+from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, get_settings
+from tests.invoicing.conftest import books  # noqa: F401 - a fixture
+from tests.support.house import PATIENCE, House, open_house
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where an operator sits."""
+
+    house: House
+
+    async def __call__(self, *command: str, fails: bool = False) -> str:
+        """Run a command; returns all that it said."""
+        told = await asyncio.to_thread(CliRunner().invoke, app, command)
+        assert (told.exit_code != 0) is fails, told.output
+        return told.output
+
+    async def stuck(self, *options: str) -> dict[str, dict[str, Any]]:
+        """Return all that waits, by name."""
+        told = await asyncio.to_thread(
+            CliRunner().invoke, app, ["stuck", "--minutes", "0", "--json", *options]
+        )
+        assert told.exit_code == 0, told.output
+        rows = json.loads(told.stdout)
+        return {row["subject"]: row for row in rows}
+
+    async def until_stuck(self, *subjects: str) -> dict[str, dict[str, Any]]:
+        """Wait until all of these are listed with a failure of their own."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                rows = await self.stuck()
+                if all(name in rows and rows[name]["attempts"] for name in subjects):
+                    return rows
+                await asyncio.sleep(0.2)
+
+
+def _address(of: Control) -> str:
+    return str(of._http.base_url)
+
+
+@pytest_asyncio.fixture
+async def desk(
+    temporal: TemporalClient,
+    temporal_server: TemporalServer,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Desk]:
+    async with open_house(temporal, database_url, f"stuck-{next(_numbers)}") as house:
+        for name, value in {
+            "DATABASE_URL": database_url,
+            "TEMPORAL_ADDRESS": temporal_server.address,
+            "ANTHROPIC_API_KEY": SANDBOX_CLAUDE_KEY,
+            "ANTHROPIC_BASE_URL": _address(house.claude),
+            "STRIPE_API_KEY": SANDBOX_STRIPE_KEY,
+            "STRIPE_API_BASE": _address(house.stripe),
+            "STRIPE_METER_EVENTS_BASE": _address(house.stripe),
+            "TALLYSTICK_SUMMARIES_SETTLE": "0",
+        }.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        yield Desk(house)
