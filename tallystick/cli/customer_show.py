@@ -12,7 +12,15 @@ from tallystick.cli.customer_terms import Id, existing
 from tallystick.cli.cycles import what_next
 from tallystick.cli.output import JsonFlag, print_json, print_rows
 from tallystick.cli.terms_in_words import plan_in_words
-from tallystick.ledger import accounts, plan_moves, reports, reservations, terms, wallet
+from tallystick.ledger import (
+    accounts,
+    operator_actions,
+    plan_moves,
+    reports,
+    reservations,
+    terms,
+    wallet,
+)
 from tallystick.ledger.account_tables import BillingAccount, Invoice
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.tables import Customer
@@ -32,6 +40,9 @@ _INVOICE = {
     "due": "due_at",
 }
 """What a person sees of an invoice; --json has all of it."""
+_ACTION = ("at", "by", "action", "subject", "reason", "outcome")
+_MOST_ACTIONS = 20
+"""Of what operators have done last."""
 
 
 def register(app: typer.Typer) -> None:
@@ -52,6 +63,12 @@ def show(customer: Id, as_json: bool = JsonFlag) -> None:
             [*_INVOICE],
             [[each[name] for name in _INVOICE.values()] for each in facts["invoices"]],
             title="Invoices",
+        )
+    if facts["operator_actions"]:
+        print_rows(
+            [*_ACTION],
+            [[each[name] for name in _ACTION] for each in facts["operator_actions"]],
+            title="What operators have done",
         )
     if agenda is not None:
         print_rows(
@@ -102,6 +119,10 @@ async def _facts(tx: Transaction, customer: str) -> tuple[Customer, dict[str, An
         "account": account and account.model_dump(exclude={"customer_id"}),
         "period": account and await _period(tx, account, now),
         "invoices": [_invoice(each) for each in await reports.invoices(tx, customer)],
+        "operator_actions": [
+            each.model_dump(exclude={"operator_action_id", "customer_id"})
+            for each in await operator_actions.newest(tx, _MOST_ACTIONS, customer_id=customer)
+        ],
     }
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,14 +43,18 @@ class Desk:
         rows = json.loads(told.stdout)
         return {row["subject"]: row for row in rows}
 
-    async def until_stuck(self, *subjects: str) -> dict[str, dict[str, Any]]:
-        """Wait until all of these are listed with a failure of their own."""
+    async def until_stuck(self, wanted: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Wait until exactly these are listed, each as what it is; returns the rows."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 rows = await self.stuck()
-                if all(name in rows and rows[name]["attempts"] for name in subjects):
+                if {name: row["what"] for name, row in rows.items()} == wanted:
                     return rows
                 await asyncio.sleep(0.2)
+
+    async def found(self, query: str) -> set[str]:
+        """Return the ids of the workflows that a query of the Web UI finds."""
+        return {each.id async for each in self.house.temporal.list_workflows(query)}
 
 
 def _address(of: Control) -> str:

@@ -35,37 +35,46 @@ async def test_all_that_waits_is_listed_and_ends_by_its_remedy(desk: Desk) -> No
         await tx.execute(insert(Invoice).values(**_failed_invoice(acme)))
     await house.claude.order("spend_limit", times=None, match="<limited>")
     limited = asyncio.create_task(house.ask("limited", customer_id="capped"))
-    bill = (await house.ask("unmapped", customer_id="new")).bill
     # A second request of the customer finds the room taken, and tries again and again.
-    await desk.until_stuck("claude-request/capped/limited")
+    await _until(desk, "BillingState = 'stuck'", {"claude-request/capped/limited"})
     async with house.ledger.begin() as tx:
         reserved = (await tx.execute(select(col(Reservation.amount_nano_usd)))).scalar_one()
         cap = from_nano_usd(reserved) * Decimal("1.5")
         await customers.set_spend_cap(tx, "capped", cap)
+    bill = (await house.ask("unmapped", customer_id="new")).bill
     crowded = asyncio.create_task(house.ask("crowded", customer_id="capped"))
     await submit(house.ledger, NewJob("job", "new"), items_of("job", 5))
     await start_batch(house.temporal, "job")
-    rows = await desk.until_stuck(
-        "claude-request/capped/limited",
-        "claude-request/capped/crowded",
-        "meter-events/new/unmapped",
-        "meter-events/new/job/chunk/1-1",
-        f"billing-cycle/{acme}",
-    )
-    assert {name: rows[name]["what"] for name in rows} == {
+    await house.claude.order("unknown_model", model="claude-unheard-of", match="<odd>")
+    await house.ask("odd")
+    wanted = {
         f"billing-cycle/{acme}": "unpaid",
         "meter-events/new/job/chunk/1-1": "parked",
         "meter-events/new/unmapped": "parked",
         "evt_odd": "event parked",
         "claude-request/capped/limited": "stuck",
         "claude-request/capped/crowded": "unanswered",
+        f"usage/{acme}/odd": "unpriced",
     }
+    rows = await desk.until_stuck(wanted)
+    stuck = {
+        "claude-request/capped/limited", "claude-request/new/unmapped", "message-batch/job",
+    }  # fmt: skip
+    await _until(desk, "ExecutionStatus = 'Running' AND BillingState = 'stuck'", stuck)
+    assert await desk.found("BillingState = 'stuck' AND CustomerId = 'capped'") == {
+        "claude-request/capped/limited"
+    }
+    assert await desk.found("BillingState = 'unpriced'") == {f"claude-request/{acme}/odd"}
     assert [row["what"] for row in rows.values()][:3] == ["unpaid", "parked", "parked"]  # by money
     assert "The spend limit is reached" in rows["claude-request/capped/limited"]["why"]
     assert "taken up by requests in flight" in rows["claude-request/capped/crowded"]["why"]
     unmapped = rows["meter-events/new/unmapped"]
     assert Decimal(unmapped["at_stake_usd"]) == bill.charge_usd
     assert (unmapped["state"], "no Stripe customer" in unmapped["why"]) == ("stuck", True)
+    assert "tallystick rerate --from" in rows[f"usage/{acme}/odd"]["remedy"]
+    for name in stuck:
+        page = await house.temporal.get_workflow_handle(name).query("__temporal_workflow_metadata")
+        assert "tallystick stuck retry" in page.current_details
     shown = await desk("stuck", "--minutes", "0")
     assert all(f"tallystick stuck retry {name}" in shown for name in ("evt_odd",))
     assert "<limited>" not in shown  # as its prompt begins
@@ -81,13 +90,12 @@ async def test_all_that_waits_is_listed_and_ends_by_its_remedy(desk: Desk) -> No
     with pytest.raises(RequestCancelledError, match="nobody wants it now"):
         await limited
     assert (await crowded).bill.charge_usd  # in the room that was given back
-    await desk.until_stuck("meter-events/capped/crowded")
+    left = {f"billing-cycle/{acme}": "unpaid", f"usage/{acme}/odd": "unpriced"}
+    await desk.until_stuck({"meter-events/capped/crowded": "parked", **left})
     told = await desk("stuck", "skip", "meter-events/capped/crowded", "--reason", "billed by hand")
     assert "3 meter events of crowded are withdrawn" in told
-    async with asyncio.timeout(PATIENCE):
-        while len(left := await desk.stuck()) > 1:
-            await asyncio.sleep(0.2)
-    assert left[f"billing-cycle/{acme}"]["at_stake_usd"] == "12.5"
+    rows = await desk.until_stuck(left)
+    assert rows[f"billing-cycle/{acme}"]["at_stake_usd"] == "12.5"
     counted = [row for row in await house.stripe.journal() if row["effective"]]
     assert all(event.withdrawn_at for event in await house.meter_events("crowded"))
     await house.workflow("crowded", "capped").result()
@@ -106,6 +114,13 @@ async def test_all_that_waits_is_listed_and_ends_by_its_remedy(desk: Desk) -> No
     ]
     assert done[3].by == "ada"
     assert "sent by mistake" in await desk("stuck", "--all")
+
+
+async def _until(desk: Desk, query: str, ids: set[str]) -> None:
+    """Wait until a query of the Web UI finds exactly these."""
+    async with asyncio.timeout(PATIENCE):
+        while await desk.found(query) != ids:
+            await asyncio.sleep(0.1)
 
 
 async def _mapping_of(house: House, customer: str) -> str:
