@@ -1,11 +1,10 @@
 """Which version of a deployment a worker is, so that old and new code can run side by side.
 
 A worker with `TALLYSTICK_DEPLOYMENT` and `TALLYSTICK_BUILD_ID` gets work only once its version is
-made the current one (docs/versions.md). A request is pinned: it ends on the build that began it, so
-a change of its workflow needs no thought for requests in flight. Everything else moves to the
-current build with its next task, an account's cycle at the latest where its next period begins as a
-new run: those live for months, and would otherwise keep every old build running. Their histories
-must replay in new code, which the tests of replay hold them to.
+made the current one (docs/versions.md). Every run is then pinned: it ends on the build that began
+it, so a change of its workflow needs no thought for what is in flight. An account's cycle lives for
+years, and would keep every old build running; it begins a new run in the current build as soon as
+it has something to do and hears that there is one (`workflows.billing_cycle`).
 """
 
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.workflow import ContinueAsNewVersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from tallystick.contracts import (
@@ -99,9 +100,11 @@ class BillingCycleWorkflow:
                 await self._wait(at if due is not None else None)
             agenda = await self._look()
             moved_on = agenda.period_start != began.period_start
-            if moved_on or workflow.info().is_continue_as_new_suggested():
+            info = workflow.info()
+            new_build = info.is_target_worker_deployment_version_changed()
+            if moved_on or new_build or info.is_continue_as_new_suggested():
                 await workflow.wait_condition(workflow.all_handlers_finished)
-                workflow.continue_as_new(order)
+                workflow.continue_as_new(order, initial_versioning_behavior=_upgrading())
         await workflow.wait_condition(workflow.all_handlers_finished)
 
     @workflow.signal
@@ -226,6 +229,13 @@ class BillingCycleWorkflow:
         if agenda.state != self._state:
             self._state = agenda.state
             _upsert(_BILLING_STATE, agenda.state)
+
+
+def _upgrading() -> ContinueAsNewVersioningBehavior:
+    """Begin the next run on the current build, where workers are versioned (docs/versions.md)."""
+    versioned = workflow.info().get_current_deployment_version() is not None
+    behavior = ContinueAsNewVersioningBehavior
+    return behavior.AUTO_UPGRADE if versioned else behavior.UNSPECIFIED
 
 
 def _upsert(name: SearchAttributeKey[str], value: str) -> None:

@@ -134,4 +134,8 @@ async def test_readiness_follows_the_servers_and_a_second_signal_ends_it_all(
     watched.process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(watched.process.wait(), 30) == 128 + signal.SIGTERM
     stack.stack.workers.remove(watched.process)
+    request = stack.temporal.get_workflow_handle("claude-request/acme/in-flight")
+    await request.terminate("its worker has left it, and no other one runs")
+    with pytest.raises(Exception, match="completed before"):
+        await stack.asked.pop(("acme", "in-flight"))
     assert all(line["level"] for line in watched.log())  # Temporal's own lines are JSON too
