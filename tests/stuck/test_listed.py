@@ -23,7 +23,9 @@ from tests.support.house import PATIENCE, House
 NOW = datetime.now(UTC)
 
 
-async def test_all_that_waits_is_listed_and_ends_by_its_remedy(desk: Desk) -> None:
+async def test_all_that_waits_is_listed_and_ends_by_its_remedy(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house = desk.house
     acme = house.customer
     async with house.ledger.begin() as tx:
@@ -96,6 +98,10 @@ async def test_all_that_waits_is_listed_and_ends_by_its_remedy(desk: Desk) -> No
     assert "3 meter events of crowded are withdrawn" in told
     rows = await desk.until_stuck(left)
     assert rows[f"billing-cycle/{acme}"]["at_stake_usd"] == "12.5"
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    alone = await desk("stuck", "--minutes", "0")
+    assert "only the ledger was asked: no Temporal server answers" in alone
+    assert f"usage/{acme}/odd" in alone
     counted = [row for row in await house.stripe.journal() if row["effective"]]
     assert all(event.withdrawn_at for event in await house.meter_events("crowded"))
     await house.workflow("crowded", "capped").result()
