@@ -35,6 +35,7 @@ from tallystick.pricing import pages
 from tallystick.pricing.estimate import PDF_PAGE_TOKENS_AT_MOST, PDF_PAGE_TOKENS_LIKELY
 from tallystick.pricing.explain import dollars
 from tallystick.settings import get_settings
+from tallystick.subjects import how_to_go_on
 from tallystick.submission import (
     JobQuote,
     Measured,
@@ -188,6 +189,8 @@ def status(
         note(f"ended: {outcome(progress)}")
     else:
         print_rows((f"job {job}", ""), summary(progress, standing))
+    if standing.stuck and not as_json:
+        note(how_to_go_on(batch_workflow_id(job)))
     if standing.refused:
         fail(f"JOB: {job!r} does not go on: {standing.refused}")
 
@@ -377,12 +380,14 @@ async def _temporal() -> Client | None:
 
 async def _standing(temporal: Client | None, progress: BatchProgress) -> Standing:
     """Return how a job stands, as far as anybody knows."""
-    if temporal is None or progress.state == "ended":
+    if temporal is None:
         return Standing()
     try:
-        return await standing_of(temporal, progress.job_id)
+        standing = await standing_of(temporal, progress.job_id)
     except RPCError:
         return Standing()
+    # Of one that has ended Stripe may have to be told; that its workflow is gone says nothing.
+    return Standing(stuck=standing.stuck) if progress.state == "ended" else standing
 
 
 async def _told_when_slow(answer: Awaitable[_T]) -> _T:

@@ -94,7 +94,7 @@ _STEPS = {
 
 
 async def standing_of(temporal: Client, job_id: str) -> Standing:
-    """Return how a job that has not ended stands.
+    """Return how a job stands, as its workflow has it.
 
     Raises:
         RPCError: Temporal cannot be asked.

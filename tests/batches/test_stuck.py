@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
+from tallystick.cli.batch_following import Standing, standing_of, summary
 from tallystick.ledger import accounts, customers, outbox, waiting
 from tallystick.ledger.account_tables import Notice
 from tallystick.ledger.batch_tables import BatchShard, ShardState
@@ -22,6 +23,10 @@ async def test_a_customer_without_a_mapping_holds_up_metering_alone(jobs: Jobs) 
         await customers.set_stripe_customer(tx, "acme", None)
     await jobs.start("unmapped", 70)
     assert await jobs.reaches("unmapped", "stuck")
+    told = await standing_of(jobs.house.temporal, "unmapped")
+    assert told.refused is None
+    assert told.waits_for.startswith("telling Stripe: ")
+    assert "acme" in told.waits_for
     async with asyncio.timeout(60):
         while (progress := await jobs.progress("unmapped")).state != "ended":
             await asyncio.sleep(0.05)
@@ -37,6 +42,7 @@ async def test_a_customer_without_a_mapping_holds_up_metering_alone(jobs: Jobs) 
         await customers.set_stripe_customer(tx, "acme", acme.stripe_customer_id)
     await handle_of(jobs.house.temporal, "unmapped").signal("retry_now")
     await jobs.ended("unmapped")
+    assert await standing_of(jobs.house.temporal, "unmapped") == Standing()
     assert await jobs.state("unmapped") == "active"
     await must_tally(jobs)
 
@@ -67,6 +73,9 @@ async def test_a_file_that_is_not_what_the_provider_counts_is_not_settled(jobs: 
     assert await jobs.reaches("miscounted", "stuck")
     first, second = await jobs.rows(BatchShard, job_id="miscounted")
     assert (first["state"], second["state"]) == (ShardState.ENDED, ShardState.SETTLED)
+    standing = await standing_of(jobs.house.temporal, "miscounted")
+    shown = dict(summary(await jobs.progress("miscounted"), standing))
+    assert shown["waits for a person"].startswith("reading results: the results of msgbatch_")
     (told,) = [n for n in await jobs.rows(Notice) if n["kind"] == "batch_stuck"]
     assert "the provider counts {'succeeded': 50}" in told["message"]
     async with jobs.house.ledger.begin() as tx:

@@ -1,5 +1,6 @@
 """`tallystick batch`: from a folder of documents to their results."""
 
+import asyncio
 import json
 import sys
 from decimal import Decimal
@@ -54,21 +55,25 @@ async def test_a_folder_of_documents_comes_back_as_texts_and_is_one_job_however_
     assert Decimal(quoted["saves_usd"]) == Decimal(quoted["highest_usd"])  # half of the price
     assert Decimal(progress["batch_saves_usd"]) == charged
 
-    again = (await shell(*send, "--json")).json  # nobody need be asked
-    assert (again["job_id"], again["submitted_before"]) == (job, True)
-    assert Decimal(again["progress"]["charge_usd"]) == charged
     script = await shell.start(
         *send[2:], program=(sys.executable, str(ROOT / "scripts/submit_batch.py"))
     )
-    assert (await script.communicate())[0].decode().strip() == job
-    (used,) = (await shell("usage", "--customer", customer, "--json")).json
-    assert (used["requests"], Decimal(used["charge_usd"])) == (5, charged)
-
-    lines = _lines((await shell("batch", "results", job)).out)
+    into = tmp_path / "sums"
+    sent, used, shown, _, by_script = await asyncio.gather(
+        shell(*send, "--json"),  # nobody need be asked
+        shell("usage", "--customer", customer, "--json"),
+        shell("batch", "results", job),
+        shell("batch", "results", job, "--out", str(into)),
+        script.communicate(),
+    )
+    assert by_script[0].decode().strip() == job
+    again = sent.json
+    assert (again["job_id"], again["submitted_before"]) == (job, True)
+    assert Decimal(again["progress"]["charge_usd"]) == charged
+    assert [(each["requests"], Decimal(each["charge_usd"])) for each in used.json] == [(5, charged)]
+    lines = _lines(shown.out)
     assert [line["document"] for line in lines] == NAMES
     assert sum(Decimal(line["charge_usd"]) for line in lines) == charged
-    into = tmp_path / "sums"
-    await shell("batch", "results", job, "--out", str(into))
     texts = {f"{line['document']}.txt": line["message"]["content"][0]["text"] for line in lines}
     written = {path.relative_to(into).as_posix(): path for path in into.rglob("*.txt")}
     assert {name: path.read_text() for name, path in written.items()} == texts
@@ -90,15 +95,17 @@ async def test_requests_in_a_file_keep_their_ids_and_a_failure_is_listed_by_name
     assert job == f"{customer}/job"
     shown = await shell("batch", "status", job, "--follow")
     assert "1 of 2 succeeded, 1 did not" in shown.err
-    told = await shell("batch", "results", job, "--out", str(out))
+    told, other = await asyncio.gather(
+        shell("batch", "results", job, "--out", str(out)),
+        shell.attempt(
+            "batch", "submit", customer, str(path), "--job-id", job, "--yes", "--max-tokens", "5"
+        ),
+    )
     assert "line 2: errored (invalid_request_error" in told.err
     first, second = _lines(out.read_text())
     assert (first["request_id"], first["outcome"]) == (f"{customer}-own", "succeeded")
     assert (second["request_id"], second["outcome"]) == (f"{job}/1", "errored")
     assert second["charge_usd"] is None
-    other = await shell.attempt(
-        "batch", "submit", customer, str(path), "--job-id", job, "--yes", "--max-tokens", "5"
-    )
     assert "was submitted before with other items" in other.error
 
 
@@ -119,11 +126,13 @@ async def test_nothing_is_stored_of_a_job_that_is_too_dear_or_that_nobody_agreed
 ) -> None:
     customer, shell = await production.customer(), production.shell
     send = ("batch", "submit", customer, str(papers), *ASK)
-    dear = await shell.attempt(*send, "--yes", "--max-cost", "0.0001")
+    dear, unasked, dry = await asyncio.gather(
+        shell.attempt(*send, "--yes", "--max-cost", "0.0001"),
+        shell.attempt(*send),
+        shell(*send, "--dry-run"),
+    )
     assert dear.error.startswith("--max-cost: the job may be charged up to $0.")
-    unasked = await shell.attempt(*send)
     assert unasked.error.startswith("--yes: nobody is here to be asked")
-    dry = await shell(*send, "--dry-run")
     job = dry.err.split()[-1]
     unknown = await shell.attempt("batch", "status", job)
     assert unknown.error.startswith(f"JOB: no job '{job}' was submitted")
@@ -145,7 +154,7 @@ async def test_bad_input_is_named(production: Production, papers: Path, tmp_path
     no_place = tmp_path / "template.txt"
     no_place.write_text("Sum up {name}.")
     send = ("batch", "submit", customer)
-    for arguments, error in (
+    wrong = (
         ((str(tmp_path / "none"),), "PATH: there is no folder and no file "),
         ((str(papers),), "--instruction: say what to do with each document"),
         (
@@ -154,13 +163,16 @@ async def test_bad_input_is_named(production: Production, papers: Path, tmp_path
         ),
         ((str(papers), *ASK, "--job-id", "a b"), "--job-id: 'a b' should be"),
         ((str(papers), *ASK), "PATH: 1 of 6 cannot be sent; mend them, or leave them out"),
-    ):
-        told = await shell.attempt(*send, *arguments, "--dry-run")
-        assert told.error.startswith(error), told
-    assert "blank.txt: empty" in told.err
-    left_out = await shell(*send, str(papers), *ASK, "--skip-unfit", "--dry-run", "--json")
+    )
+    left_out, nobody, *told = await asyncio.gather(
+        shell(*send, str(papers), *ASK, "--skip-unfit", "--dry-run", "--json"),
+        shell.attempt("batch", "submit", "nobody", str(papers), *ASK, "--dry-run"),
+        *(shell.attempt(*send, *arguments, "--dry-run") for arguments, _ in wrong),
+    )
+    for each, (_, error) in zip(told, wrong, strict=True):
+        assert each.error.startswith(error), each
+    assert "blank.txt: empty" in told[-1].err
     assert (left_out.json["quote"]["requests"], left_out.json["quote"]["left_out"]) == (5, 1)
-    nobody = await shell.attempt("batch", "submit", "nobody", str(papers), *ASK, "--dry-run")
     assert nobody.error.startswith("CUSTOMER: no customer 'nobody'")
 
 
