@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from anthropic import AsyncAnthropic
 from pydantic import SecretStr
 from sqlalchemy import delete, select, text
 from sqlmodel import col
@@ -54,6 +53,7 @@ from tallystick.ledger.reconciliation_tables import Discrepancy
 from tallystick.ledger.tables import Customer, MeterEvent, Outcome, UsageRecord
 from tallystick.pricing import TokenCounts, estimate_input_tokens, prompt_chars
 from tallystick.sandbox.claude import create_claude_app
+from tallystick.sandbox.claude.report_calls import BETA
 from tallystick.sandbox.server import serve
 from tallystick.services import Endpoints
 from tallystick.settings import SANDBOX_ADMIN_KEY, SANDBOX_CLAUDE_KEY, Settings
@@ -68,6 +68,7 @@ NEXT_DAY = DAY + 24 * HOUR
 SETTLES = timedelta(minutes=5)
 CLAUDE_TIMEOUT = timedelta(minutes=10)
 _CALL_TAKES, _SENT_AFTER = 2 * SECOND, 3 * SECOND
+_USAGE_REPORT = "/v1/organizations/analytics/usage"
 _CACHED_FROM = 16
 """Tokens from which the stand-in caches a prompt, so that a small one is cached."""
 
@@ -99,11 +100,10 @@ class World:
         repairs: Repairs,
         steps: Mapping[str, Callable[[ReconcileStep], Awaitable[Reconciled]]],
         ends: ReconciliationActivities,
-        reader: AsyncAnthropic,
     ):
         self.ledger, self.stripe, self.claude, self.api = ledger, stripe, claude, api
         self.metering, self.repairs = metering, repairs
-        self._steps, self._ends, self._reader = steps, ends, reader
+        self._steps, self._ends = steps, ends
         self._recording = LedgerActivities(ledger)
         self._numbers = itertools.count(1)
         self.stripe_ids: dict[str, str] = {}
@@ -375,21 +375,31 @@ class World:
 
     async def reported(self) -> dict[tuple[str, datetime], TokenCounts]:
         """Return what the usage report says of each model and hour of the day."""
+        asked = {
+            "starting_at": DAY.isoformat(),
+            "ending_at": NEXT_DAY.isoformat(),
+            "time_bucket_width": "1h",
+            "group_by[]": "model",
+            "limit": 1_000,
+        }
+        headers = {
+            "Authorization": f"Bearer {SANDBOX_ADMIN_KEY}",
+            "anthropic-version": "2023-06-01",
+            "anthropic-beta": BETA,
+        }
+        answer = await self.claude.get(_USAGE_REPORT, params=asked, headers=headers)
+        page = answer.raise_for_status().json()
+        assert not page["has_more"]
         sums: dict[tuple[str, datetime], TokenCounts] = {}
-        async for row in self._reader.beta.organization.analytics.usage.list(
-            starting_at=DAY,
-            ending_at=NEXT_DAY,
-            time_bucket_width="1h",
-            group_by=["model"],
-            limit=1_000,
-        ):
-            used = row.usage
-            sums[row.group.model or "", row.starting_at] = TokenCounts(
-                input=used.uncached_input_tokens,
-                output=used.output_tokens,
-                cache_write_5m=used.cache_creation.ephemeral_5m_input_tokens,
-                cache_write_1h=used.cache_creation.ephemeral_1h_input_tokens,
-                cache_read=used.cache_read_input_tokens,
+        for row in page["data"]:
+            used, writes = row["usage"], row["usage"]["cache_creation"]
+            at = datetime.fromisoformat(row["starting_at"])
+            sums[row["group"]["model"], at] = TokenCounts(
+                input=used["uncached_input_tokens"],
+                output=used["output_tokens"],
+                cache_write_5m=writes["ephemeral_5m_input_tokens"],
+                cache_write_1h=writes["ephemeral_1h_input_tokens"],
+                cache_read=used["cache_read_input_tokens"],
             )
         return sums
 
@@ -463,7 +473,7 @@ async def open_world(ledger: Ledger, *, admin_key: bool = True) -> AsyncGenerato
             clock=stripe.account.clock, minimum_cached_tokens=_CACHED_FROM
         )
         claude_url = await enter(serve(claude_app))
-        claude = await enter(httpx.AsyncClient(base_url=claude_url, timeout=60))
+        claude = await enter(httpx.AsyncClient(base_url=claude_url, timeout=60, verify=False))
         where = Endpoints(
             SecretStr(SANDBOX_CLAUDE_KEY), claude_url, SecretStr(LIVE), stripe.url, stripe.url,
             frozenset(),
@@ -474,9 +484,6 @@ async def open_world(ledger: Ledger, *, admin_key: bool = True) -> AsyncGenerato
         stack.push_async_callback(api.close)
         reports = ClaudeReports(SANDBOX_ADMIN_KEY, claude_url, timeout=30)
         stack.push_async_callback(reports.close)
-        reader = await enter(
-            AsyncAnthropic(api_key=SANDBOX_ADMIN_KEY, base_url=claude_url, max_retries=0)
-        )
         await ensure_catalog(client)
 
         def clock() -> datetime:
@@ -506,6 +513,5 @@ async def open_world(ledger: Ledger, *, admin_key: bool = True) -> AsyncGenerato
             repairs,
             {step.__name__: step for step in steps},
             ReconciliationActivities(ledger, 100, SETTLES),
-            reader,
         )
         await metering.drain()
