@@ -27,6 +27,7 @@ from tallystick.reconciling.differences import Difference, everywhere
 from tallystick.reconciling.findings import Finding, Pair
 from tallystick.reconciling.intervals import DAY, HOUR
 from tallystick.reconciling.reported import by_place
+from tallystick.reconciling.words import several
 
 
 def whole_days(start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -60,7 +61,9 @@ async def compare_days(ledger: Ledger, step: ReconcileStep, *, settles: timedelt
             await _enter(tx, step, day, findings, settles)
         found += len(findings)
         day += DAY
-    return Reconciled(words=f"{found:,} discrepancies" if found else "nothing differs", found=found)
+    return Reconciled(
+        words=several(found, "difference") if found else "nothing differs", found=found
+    )
 
 
 async def _look(tx: Transaction, day: datetime) -> list[Finding]:

@@ -8,6 +8,7 @@ from activities.repairing import Case, Done, Outcome, Ready
 from tallystick.ledger import attempt_settlements
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.reconciliation_tables import Repair
+from tallystick.reconciling.words import several
 
 
 class SettleAttempts:
@@ -33,4 +34,4 @@ class SettleAttempts:
             )
         if not settled:
             return Done("its outcome is known by now, or booked: nothing is left to book")
-        return Done(f"{settled} attempt(s) booked as Claude reports them, as our cost")
+        return Done(f"{several(settled, 'call')} booked as Claude reports it, as our cost")

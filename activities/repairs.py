@@ -36,6 +36,7 @@ from tallystick.ledger import discrepancies
 from tallystick.ledger.database import Ledger, LedgerUnavailableError
 from tallystick.ledger.reconciliation_tables import Discrepancy, DiscrepancyState, Repair
 from tallystick.reconciling.findings import AUTOMATIC, RepairKind
+from tallystick.reconciling.words import several
 
 By = Literal["automatic", "operator"]
 
@@ -131,8 +132,8 @@ class Repairs:
         refused = sum(each.outcome == "refused" and not each.earlier for each in subjects)
         waiting = sum(each.outcome == "later" for each in subjects)
         return Reconciled(
-            words=f"{repaired} discrepancies repaired, {refused} repair(s) refused, {waiting} put "
-            "off",
+            words=f"{several(repaired, 'difference')} repaired, "
+            f"{several(refused, 'repair')} refused, {waiting:,} put off",
             found=repaired,
             calls=sum(each.calls for each in applied),
             again=waiting > 0,

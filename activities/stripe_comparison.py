@@ -40,6 +40,7 @@ from tallystick.reconciling.meter_minutes import HOUR, MINUTE
 from tallystick.reconciling.meters import judge, not_narrowed
 from tallystick.reconciling.record_events import RecordGap, judge_records
 from tallystick.reconciling.stuck_events import STUCK_AFTER, judge_waiting
+from tallystick.reconciling.words import several
 
 MOST_NARROWED = 500
 """Hours that a run looks into, with some seven questions each. When more of them differ, it is not
@@ -363,4 +364,4 @@ def _in_words(
 
 
 def _places(number: int) -> str:
-    return "1 place" if number == 1 else f"{number:,} places"
+    return several(number, "place")

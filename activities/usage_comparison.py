@@ -40,6 +40,7 @@ from tallystick.reconciling.minutes import MINUTE
 from tallystick.reconciling.open_batches import explain_batches, leave_unread
 from tallystick.reconciling.remains import remaining
 from tallystick.reconciling.reported import At, Reported, UsageRow, by_place
+from tallystick.reconciling.words import several
 
 _BY_MINUTE_AT_MOST = 24
 """Hours that the report tells by the minute in one question."""
@@ -310,9 +311,9 @@ def _by_hour(
 
 
 def _words(found: int, not_served: int, *, left_out: bool) -> str:
-    words = f"{found:,} discrepancies" if found else "nothing differs"
+    words = several(found, "difference") if found else "nothing differs"
     if left_out:
         words += "; something is too early to be judged, and left to the next run"
     if not_served:
-        words += f"; {not_served:,} calls of unknown outcome were not served"
+        words += f"; {several(not_served, 'call')} of unknown outcome not served"
     return words

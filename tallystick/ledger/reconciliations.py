@@ -5,7 +5,7 @@ the first try has opened.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, literal, select, update
@@ -84,11 +84,7 @@ async def get(tx: Transaction, reconciliation_id: int) -> Reconciliation:
 
 
 async def latest(
-    tx: Transaction,
-    limit: int,
-    *,
-    start: datetime = datetime.min.replace(tzinfo=UTC),
-    end: datetime = datetime.max.replace(tzinfo=UTC),
+    tx: Transaction, limit: int, *, start: datetime, end: datetime
 ) -> list[Reconciliation]:
     """Return the runs over any hour of [start, end) that began last, the last one first."""
     statement = (

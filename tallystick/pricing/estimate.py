@@ -35,8 +35,8 @@ PDF_PAGE_TOKENS_LIKELY = 2_400
 """1,600 for a scan, 2,350 for text and 2,480 for a table were measured with 5.5 models
 (*third-party*: huggingface.co/datasets/JOHNISKING/pdf-token-cost)."""
 PDF_PAGE_TOKENS_AT_MOST = 8_000
-"""Each page is read twice: as text, of 1,500 to 3,000 tokens [build-with-claude/pdf-support], and as
-an image (`IMAGE_TOKENS_AT_MOST`). A page in very small print may have more."""
+"""Each page is read twice: as text, of 1,500 to 3,000 tokens [build-with-claude/pdf-support], and
+as an image (`IMAGE_TOKENS_AT_MOST`). A page in very small print may have more."""
 TOOL_TOKENS_AT_MOST = 3_000
 """What Claude adds for one tool beside the definition that the request holds."""
 BLOCK_TOKENS_AT_MOST = 16

@@ -83,3 +83,8 @@ def when(start: datetime, end: datetime) -> str:
             return f"{start:%Y-%m-%d %H:%M} to {end:%H:%M} UTC"
         case _:
             return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+
+
+def several(count: int, noun: str) -> str:
+    """Return a number of things, of which there may be one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -245,7 +245,7 @@ async def test_the_step_makes_what_is_safe_and_leaves_the_rest_to_a_person(desk:
     lost_one, twice, by_nobody, from_elsewhere, missing = found
     safe, not_safe = [lost_one, missing], [twice, by_nobody, from_elsewhere]
     done = await desk.step()
-    assert done.words == "2 discrepancies repaired, 0 repair(s) refused, 0 put off"
+    assert done.words == "2 differences repaired, 0 repairs refused, 0 put off"
     assert (done.found, done.again) == (2, False)
     assert {await desk.state(each) for each in safe} == {REPAIRED}
     assert {await desk.state(each) for each in not_safe} == {OPEN}
