@@ -102,7 +102,7 @@ async def test_hours_that_are_not_over_are_refused_for_good(books: Books) -> Non
         await books.open("run", TODAY, "manual", start=TODAY, end=TODAY + HOUR)
     assert refused.value.non_retryable
     async with books.ledger.begin() as tx:
-        assert await reconciliations.latest(tx, 1) == []
+        assert await reconciliations.latest(tx, 1, start=TODAY, end=TODAY + DAY) == []
 
 
 async def test_days_without_reports_are_made_up_for_until_they_are_compared(books: Books) -> None:
