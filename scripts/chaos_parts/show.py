@@ -116,9 +116,10 @@ def print_circumstances(outcome: Outcome) -> None:
     out.print(f"refused: {_times(outcome.product.refused) or 'none'}")
     out.print(f"settled {outcome.settled:g} seconds after the load")
     if (memory := outcome.memory) is not None:
+        course = ", ".join(f"{each:.0f}" for each in memory.course)
         out.print(
-            f"memory of the worker that was spared: {memory.first} MB in the first quarter, "
-            f"{memory.last} MB in the last, {memory.most} MB at the most"
+            f"memory of the worker that was spared, over time: {course} MB; "
+            f"first quarter {memory.first:.0f}, last {memory.last:.0f}"
         )
 
 

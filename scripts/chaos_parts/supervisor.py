@@ -7,9 +7,10 @@ the end of a drill and held at its beginning can be compared; the others begin a
 import asyncio
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import psutil
@@ -20,18 +21,21 @@ AGAIN_AFTER = 1.0
 """Seconds until a process that ended by itself is started again."""
 GOODBYE = 90.0
 """Seconds for a process to finish what it has in hand when the drill is over."""
+STRETCHES = 10
 SAMPLE_EVERY = 1.0
 """Seconds between two looks at memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident memory of the spared process, in MB: median of its first and last quarter."""
+    """Resident memory of the spared process, in MB."""
 
     first: float
+    """Median of its first quarter."""
     last: float
-    most: float
-    samples: int
+    """Median of its last."""
+    course: Sequence[float]
+    """Medians of ten stretches of equal length."""
 
 
 class Fleet:
@@ -59,14 +63,14 @@ class Fleet:
     def memory(self) -> Memory | None:
         """Return what the spared process held; None where it was too short to tell."""
         samples = [size / 1e6 for size in self._sampled]
-        quarter = len(samples) // 4
-        if not quarter:
+        if len(samples) < STRETCHES:
             return None
+        quarter, stretch = len(samples) // 4, len(samples) / STRETCHES
+        cuts = [round(stretch * number) for number in range(STRETCHES + 1)]
         return Memory(
             round(median(samples[:quarter]), 1),
             round(median(samples[-quarter:]), 1),
-            round(max(samples), 1),
-            len(samples),
+            [round(median(samples[start:end]), 1) for start, end in pairwise(cuts)],
         )
 
     @asynccontextmanager
