@@ -102,6 +102,22 @@ def test_a_document_out_of_sight_is_bounded_only_by_the_context_window():
         assert estimate.high == 1_000_000
 
 
+def test_a_pdf_whose_pages_were_counted_is_estimated_by_them():
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+    asked = body([{"type": "text", "text": "Sum up."}, {"type": "document", "source": pdf}])
+    plain = estimate_input_tokens(body([{"type": "text", "text": "Sum up."}]))
+    counted = estimate_input_tokens(asked, pdf_pages=3)
+    assert counted.low == plain.low
+    assert counted.likely == plain.likely + 3 * 2_400
+    assert counted.high == plain.high + 16 + 3 * 8_000
+    assert estimate_input_tokens(asked, pdf_pages=500).high == 1_000_000
+
+    # One beside it that is not in the body was not counted.
+    linked = {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
+    both = body([{"type": "document", "source": pdf}, linked])
+    assert estimate_input_tokens(both, pdf_pages=3).high == 1_000_000
+
+
 def test_a_document_of_text_is_text():
     source = {"type": "text", "media_type": "text/plain", "data": "x" * 6_000}
     estimate = estimate_input_tokens(body([{"type": "document", "source": source}]))
