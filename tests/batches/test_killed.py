@@ -30,14 +30,20 @@ FAULTS = {
     "undelivered": 0.1,
     "reset": 0.05,
     "error_529": 0.05,
-    "rate_limited": 0.05,
     "item_invalid": 0.01,
     "refusal": 0.02,
+    "cut_results": 0.1,
+    "truncated_results": 0.1,
+}
+HARSHER = {
+    **FAULTS,
+    "rate_limited": 0.05,
+    "item_errored": 0.02,
+    "item_expired": 0.02,
     "cut_results": 0.3,
     "truncated_results": 0.2,
 }
-PASSING = {"item_errored": 0.02, "item_expired": 0.02}
-"""What sends items into another batch, and that into a third; the short form has no time for it."""
+"""More of what has to be waited for, and of what sends items into a second batch and a third."""
 STRIPE_FAULTS = {"no_answer": 0.1, "server_error": 0.05, "rate_limited": 0.05}
 QUICK = {
     "TALLYSTICK_BATCH_POLL": "0.5",
@@ -105,7 +111,7 @@ async def stack() -> AsyncIterator[Drill]:
             1,
             100_000,
             10_000,
-            {**FAULTS, **PASSING},
+            HARSHER,
             one_every_few_seconds,
             3_600,
             marks=pytest.mark.long,
