@@ -6,7 +6,8 @@ whoever repairs and compares everything once more changes nothing.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -15,22 +16,13 @@ from scripts.bench_usage import Usage, seed
 from tallystick.ledger.database import Ledger
 from tallystick.ledger.reconciliation_tables import Discrepancy
 from tallystick.metering import CHARGE_METER, UNITS, token_meter
-from tallystick.pricing import TOKEN_KINDS
+from tallystick.pricing import TOKEN_KINDS, TokenCounts, TokenKind
 from tallystick.reconciling.findings import Cause, Pair
 from tallystick.reconciling.reported import model_of
 from tests.invoicing.stand import CLOSE, PLANS, Books
-from tests.reconciliation.scenarios import (
-    HOURS,
-    PRICED,
-    SCENARIOS,
-    UNPRICED,
-    Expected,
-    Reports,
-    Row,
-    Scenario,
-    When,
-    by_model,
-)
+from tests.reconciliation.report_faults import by_model
+from tests.reconciliation.scenarios import HOURS, SCENARIOS, Reports, Scenario
+from tests.reconciliation.striking import PRICED, UNPRICED, Expected, Row, When
 from tests.reconciliation.world import (
     DAY,
     HAIKU,
@@ -63,8 +55,10 @@ async def test_what_goes_wrong_is_found_and_mended_and_nothing_else(
         struck = await live(world, day)
         expected = [row for each in struck for row in each.rows if knows_reports or _of_stripe(row)]
         await world.go(max(world.now, NEXT_DAY + day.when.value))
+        delivered = await delivered_by_minute(world)
         await look(world, day)
         assert await found(world) == Counter(map(stated, expected))
+        await sides_are_what_the_records_say(world, delivered)
 
         for each in struck:
             if each.remedy is not None:
@@ -234,6 +228,30 @@ def _differs(each: Discrepancy) -> dict[str, int]:
         unit: int(sides.get(first, 0)) - int(sides.get(second, 0))
         for unit, sides in each.amounts.items()
     }
+
+
+async def delivered_by_minute(world: World) -> dict[tuple[str, str, datetime], int]:
+    """Return what Stripe has acknowledged by now, by customer, unit and minute."""
+    rows = await world.rows(
+        "SELECT customer_id, meter, date_trunc('minute', occurred_at) AS minute, "
+        "sum(value) AS value FROM meter_events WHERE delivered_at IS NOT NULL GROUP BY 1, 2, 3"
+    )
+    return {(row.customer_id, UNITS[row.meter], row.minute): int(row.value) for row in rows}
+
+
+async def sides_are_what_the_records_say(
+    world: World, delivered: Mapping[tuple[str, str, datetime], int]
+) -> None:
+    """Check one side of each difference; the other follows from the difference."""
+    reported = await world.reported()
+    for each in await world.found():
+        for unit, sides in each.amounts.items():
+            if each.kind in ("not_counted", "overcounted"):
+                place = (each.customer_id or "", unit, each.start_at)
+                assert sides["outbox"] == delivered.get(place, 0)
+            if each.pair == Pair.CLAUDE_LEDGER and each.end_at - each.start_at >= HOUR:
+                told = reported.get((each.place["model"], each.start_at), TokenCounts())
+                assert sides["claude"] == told.by_kind()[TokenKind(unit)]
 
 
 # --- The three records ----------------------------------------------------------------------------
