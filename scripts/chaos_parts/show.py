@@ -10,7 +10,7 @@ from rich.table import Table
 
 from .comparison import AT, Totals
 from .outcome import Outcome
-from .verdict import Verdict
+from .verdict import PROMISES, Verdict
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -37,9 +37,6 @@ ROWS: Sequence[tuple[str, str]] = (
     ("  paid again, at our cost", "paid_again"),
     ("  of these without a trace", "unaccounted"),
     ("acknowledged by Stripe, then misplaced", "misplaced"),
-)
-MUST_BE_ZERO = frozenset(
-    {"billed_twice", "lost", "half_billed", "metered_twice", "wrong", "pending", "unaccounted"}
 )
 
 
@@ -101,7 +98,7 @@ def print_verdicts(product: Verdict, naive: Verdict | None) -> None:
 
 def _cell(name: str, value: int | Mapping[str, int]) -> str:
     count = value if isinstance(value, int) else sum(value.values())
-    style = "red" if name in MUST_BE_ZERO and count else ""
+    style = "red" if name in PROMISES and count else ""
     return f"[{style}]{count:,}[/]" if style else f"{count:,}"
 
 

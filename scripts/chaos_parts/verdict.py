@@ -13,10 +13,15 @@ from .books import Books, Key, Row, as_acknowledged, believing_receipts, key_of,
 from .comparison import Finding, Kind, Totals, findings, totals
 from .heard import Heard
 
+PROMISES = (
+    "pending", "lost", "billed_twice", "half_billed", "metered_twice", "unaccounted", "wrong",
+)  # fmt: skip
+"""The counts that are 0 where every promise was kept and nothing was left over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The counts of one side. Those from `lost` to `wrong` are 0 where promises were kept."""
+    """The counts of one side."""
 
     asked: int
     answered: int
@@ -56,10 +61,7 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """Tell whether every promise was kept, and nothing was left over."""
-        return not (
-            self.pending or self.lost or self.billed_twice or self.half_billed
-            or self.metered_twice or self.unaccounted or self.wrong
-        )  # fmt: skip
+        return not any(getattr(self, name) for name in PROMISES)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as one object."""

@@ -8,12 +8,9 @@ import pytest
 
 from scripts.chaos_parts.books import Books, Key, Row
 from scripts.chaos_parts.heard import Heard
-from scripts.chaos_parts.verdict import Verdict, judge, judge_naive
+from scripts.chaos_parts.verdict import PROMISES, Verdict, judge, judge_naive
 from tests.support.written_books import attempt, call, change, right_books
 
-CRIMES = (
-    "lost", "billed_twice", "half_billed", "metered_twice", "unaccounted", "wrong", "pending",
-)  # fmt: skip
 ONE, TWO = ("acme", "one"), ("acme", "two")
 
 
@@ -32,7 +29,7 @@ class Case:
 
 
 def crimes(verdict: Verdict) -> set[str]:
-    return {name for name in CRIMES if getattr(verdict, name)}
+    return {name for name in PROMISES if getattr(verdict, name)}
 
 
 def test_right_books_are_acquitted() -> None:
