@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
-from tallystick.ledger import margins
+from tallystick.ledger import attempts, margins
 from tallystick.ledger.database import Transaction
 from tallystick.ledger.margins import Place
 from tallystick.lost_calls import estimated_cost
@@ -149,7 +149,7 @@ async def _sums(
         )
     for each in await margins.settled(tx, start, end):
         sums[each.place].lost_usd = each.cost_usd
-    async for attempt in margins.unsettled(tx, start, end):
+    async for attempt in attempts.indeterminate(tx, start=start, end=end):
         estimate = Margin("", lost_estimated_usd=estimated_cost(attempt))
         sums[Place(attempt.customer_id, None, None)].add(estimate)
         sums[Place(None, attempt.started_at.astimezone(UTC).date(), attempt.model)].add(estimate)

@@ -7,7 +7,7 @@ included, and belongs to the day on which the usage was served; so a correction 
 corrects, and the day can still be laid beside Anthropic's.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,8 +16,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Text, exists, func, literal_column, select, tuple_
 from sqlmodel import col
 
+from tallystick.ledger import attempts
 from tallystick.ledger.account_tables import Invoice, Notice
-from tallystick.ledger.database import Transaction, entity
+from tallystick.ledger.database import Transaction
 from tallystick.ledger.effective import effective
 from tallystick.ledger.invoices import WITHOUT_MONEY
 from tallystick.ledger.reconciliation_tables import AttemptSettlement, ProviderCost
@@ -94,18 +95,6 @@ async def settled(tx: Transaction, start: datetime, end: datetime) -> list[Settl
     return [Settled(_place(row), Decimal(row.cost)) for row in await tx.execute(summed)]
 
 
-async def unsettled(
-    tx: Transaction, start: datetime, end: datetime
-) -> AsyncGenerator[Attempt, None]:
-    """Yield the calls of [start, end) of whose outcome nothing is known to this day."""
-    known = exists().where(col(AttemptSettlement.attempt_id) == col(Attempt.attempt_id))
-    statement = select(Attempt).where(
-        *_begun(start, end), col(Attempt.outcome) == Outcome.INDETERMINATE, ~known
-    )
-    async for row in await tx.stream(statement):
-        yield entity(Attempt, row)
-
-
 @dataclass(frozen=True, slots=True)
 class Paid:
     """Payments through Stripe: how many, and what they came to. They are of no model ('')."""
@@ -180,7 +169,3 @@ def _place(row: Row[Any]) -> Place:
 
 def _day(at: Any) -> ColumnElement[date]:
     return func.date(func.timezone(literal_column("'UTC'"), at)).label("day")
-
-
-def _begun(start: datetime, end: datetime) -> Sequence[ColumnElement[bool]]:
-    return (col(Attempt.started_at) >= start, col(Attempt.started_at) < end)
