@@ -87,7 +87,7 @@ async def settled(tx: Transaction, start: datetime, end: datetime) -> list[Settl
         )
         .join(AttemptSettlement, col(AttemptSettlement.attempt_id) == col(Attempt.attempt_id))
         .where(
-            *_begun(start, end),
+            *attempts.begun(None, start, end),
             col(Attempt.outcome).in_([Outcome.STARTED, Outcome.INDETERMINATE]),
         )
     )
