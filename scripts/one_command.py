@@ -53,6 +53,7 @@ def run_command(command: Callable[..., None]) -> None:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except (KeyboardInterrupt, asyncio.CancelledError):
+        err.print("stopped")
         code = 130
     except Exception as error:
         line = in_one_line(error)
