@@ -114,12 +114,12 @@ class BatchSubmissionActivities:
             if sent is None:
                 return True
             shard = sent
+        now = self._clock()  # before the look: how long that takes is no time to be found in
         try:
-            batch = await find_batch(self._ledger, self._api, shard, self._clock())
+            batch = await find_batch(self._ledger, self._api, shard, now)
         except ClaudeCallError as error:
             # With its causes it would exceed what Temporal keeps of a failure, and show nothing.
             raise failure(error.failure, str(error), retry_after=error.retry_after) from None
-        now = self._clock()
         assert shard.sent_at is not None  # noqa: S101 - it was sent
         if batch is None and now - shard.sent_at < self._looked_for:
             return False
