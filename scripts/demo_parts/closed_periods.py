@@ -92,7 +92,7 @@ async def run(stage: Stage) -> list[Closed]:
     for customer_id, plan in zip(ids, CUSTOMERS.values(), strict=True):
         await _open(stage, customer_id, plan, anchor)
     await asyncio.gather(*(_ask(stage, each, number) for each in ids for number in range(REQUESTS)))
-    await _until_metered(stage, ids)
+    await until_metered(stage, ids)
     assert stage.local.stripe_url is not None
     async with httpx.AsyncClient(base_url=stage.local.stripe_url, timeout=60) as stripe:
         time = VirtualTime(stage.temporal, stripe, ids, quiet=lambda: _inbox_is_empty(stage))
@@ -149,7 +149,12 @@ async def _inbox_is_empty(stage: Stage) -> bool:
         return (await inbox.depth(tx)).waiting == 0
 
 
-async def _until_metered(stage: Stage, ids: list[str]) -> None:
+async def until_metered(stage: Stage, ids: list[str]) -> None:
+    """Wait until Stripe has acknowledged all that these customers have used.
+
+    Raises:
+        TallystickError: it takes too long, or the worker ends by itself.
+    """
     waiting = select(func.count()).where(
         col(MeterEvent.customer_id).in_(ids), col(MeterEvent.delivered_at).is_(None)
     )
@@ -162,7 +167,7 @@ async def _until_metered(stage: Stage, ids: list[str]) -> None:
                         return
                 await asyncio.sleep(_LOOK_EVERY)
     except TimeoutError:
-        raise TallystickError("meter events of the third act were not acknowledged") from None
+        raise TallystickError("meter events of an act were not acknowledged") from None
 
 
 async def _closed(stage: Stage, customer_id: str) -> Closed:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlmodel import col
 from temporalio.testing import TimeSkipper, TimeSkippingConfig
 
 from activities.stripe_catalog import create_customer
@@ -32,13 +30,14 @@ from tallystick.contracts import (
 )
 from tallystick.errors import TallystickError
 from tallystick.ledger import customers
-from tallystick.ledger.tables import Customer, MeterEvent
+from tallystick.ledger.tables import Customer
 from tallystick.metering import CHARGE_METER, meter_identifier
 from tallystick.reconciling.findings import Cause
 from tallystick.reconciling.intervals import DAY, Interval
 from tallystick.tally_report.page import Seen
 
 from . import faults
+from .closed_periods import until_metered
 from .show import err
 from .stage import Stage
 
@@ -49,7 +48,6 @@ AFTER_THE_DAY = timedelta(hours=2, minutes=30)
 FORGOTTEN = timedelta(hours=25)
 """After this Stripe knows no identifier any more."""
 _PATIENCE = 180.0
-_LOOK_EVERY = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +116,8 @@ async def _lose_one(stage: Stage) -> None:
         max_tokens=400,
         messages=[{"role": "user", "content": "What became of the Exchequer's tally sticks?"}],
     )
-    await _until_acknowledged(stage, customer)
+    await until_metered(stage, [customer])
     await faults.disarm(stage.stand_ins)
-
-
-async def _until_acknowledged(stage: Stage, customer: str) -> None:
-    waiting = select(func.count()).where(
-        col(MeterEvent.customer_id) == customer, col(MeterEvent.delivered_at).is_(None)
-    )
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            while True:
-                stage.check_worker()
-                async with stage.ledger.begin() as tx:
-                    if not (await tx.execute(waiting)).scalar_one():
-                        return
-                await asyncio.sleep(_LOOK_EVERY)
-    except TimeoutError:
-        raise TallystickError("the last charge was not acknowledged by Stripe") from None
 
 
 async def _reconcile(stage: Stage, day: Interval) -> ReconcileResult:
