@@ -16,7 +16,7 @@ CONTENTS = {
     "setup": ("running", "Bring database and Temporal to what this version needs."),
     "dev": ("running", "Run everything on this machine: servers, stand-ins, workers."),
     "worker": ("running", "Run one worker process until it is told to stop."),
-    "web": ("web", "Serve Stripe's webhooks, health and metrics over HTTP."),
+    "web": ("web", "Serve Stripe's webhooks, health, metrics and what payloads say over HTTP."),
     "request": ("requests", "Ask Claude on behalf of a customer."),
     "quote": ("quote", "Say what a request would cost."),
     "batch": ("batch", "Send many requests at half the price, and follow them."),
