@@ -8,7 +8,6 @@ is half real is worse than none. Errors name the variable and the remedy.
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -246,9 +245,8 @@ class Settings(BaseSettings):
         return missing
 
 
-@lru_cache
 def get_settings() -> Settings:
-    """Return the settings of this process.
+    """Read the settings from the environment as it is now: nothing is kept from an earlier call.
 
     Raises:
         SettingsError: naming the variable that cannot be read.

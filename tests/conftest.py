@@ -21,7 +21,6 @@ from temporalio.client import Client as TemporalClient
 from tallystick.embedded import TemporalServer, embedded_postgres, embedded_temporal
 from tallystick.ledger import setup
 from tallystick.ledger.database import Ledger
-from tallystick.settings import get_settings
 from tallystick.temporal import connect_temporal
 
 _numbers = itertools.count(1)
@@ -52,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_stray_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_stray_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own keys and addresses out of the tests."""
     for name in (
         "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_ADMIN_KEY", "STRIPE_API_KEY",
@@ -61,9 +60,6 @@ def _no_stray_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "TALLYSTICK_PAYLOAD_KEYS",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

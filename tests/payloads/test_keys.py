@@ -90,7 +90,6 @@ def test_keys_that_are_none_are_refused_without_telling_them(
     monkeypatch: pytest.MonkeyPatch, value: str, told: str
 ) -> None:
     monkeypatch.setenv("TALLYSTICK_PAYLOAD_KEYS", value)
-    get_settings.cache_clear()
     with pytest.raises(SettingsError, match=f"^TALLYSTICK_PAYLOAD_KEYS: .*{told}") as refused:
         get_settings()
     shown = "".join(traceback.format_exception(refused.value))

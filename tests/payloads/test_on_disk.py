@@ -30,7 +30,6 @@ from tallystick.ledger.batches import NewJob
 from tallystick.payloads.columns import ColumnSeal
 from tallystick.payloads.keys import Keyring
 from tallystick.plans.guards import Limits
-from tallystick.settings import get_settings
 from tallystick.submission import start, store
 from tests.payloads.stage import CUSTOMER, PATIENCE, Stage, body, new_key, open_stage, places
 from tests.replay.record import HISTORIES
@@ -177,7 +176,6 @@ async def test_what_began_under_one_key_ends_under_the_next(
     }
     assert used == {b"a", b"b"}
     monkeypatch.setenv("TALLYSTICK_PAYLOAD_KEYS", f"{B},{A}")
-    get_settings.cache_clear()
     await _replay(history)
 
 
@@ -190,7 +188,6 @@ async def test_what_was_written_before_there_were_keys_replays_with_them(
     monkeypatch: pytest.MonkeyPatch, recorded: str
 ) -> None:
     monkeypatch.setenv("TALLYSTICK_PAYLOAD_KEYS", A)
-    get_settings.cache_clear()
     await _replay(WorkflowHistory.from_json("recorded", recorded))
 
 

@@ -27,7 +27,6 @@ def read(monkeypatch: pytest.MonkeyPatch):
     def with_environment(environment: Mapping[str, str]) -> Settings:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        get_settings.cache_clear()
         return get_settings()
 
     return with_environment

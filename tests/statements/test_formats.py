@@ -18,7 +18,6 @@ from tallystick.ledger.database import Ledger
 from tallystick.ledger.invoices import Purpose, Seen
 from tallystick.ledger.tables import Outcome
 from tallystick.plans.statement import Statement
-from tallystick.settings import get_settings
 from tallystick.statements.grid import Grid
 from tallystick.statements.sheet import InvoiceSeen, Sheet
 from tallystick.statements.text import as_text
@@ -378,7 +377,6 @@ async def test_the_command_writes_every_format(
     assert as_json["processing_fees_usd"] == "1.77"
     assert as_json["operator"] == november.model_dump(mode="json")["operator"]
     monkeypatch.setenv("TALLYSTICK_FEE_PERCENT", "5")
-    get_settings.cache_clear()
     assert "processing fees on what was paid  -2.4000000\n" in await run("acme", "1", "--operator")
 
     # The latest statement, without a number.

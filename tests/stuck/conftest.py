@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tallystick.cli.app import app
 from tallystick.embedded import TemporalServer
 from tallystick.sandbox.remote import Control
-from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY, get_settings
+from tallystick.settings import SANDBOX_CLAUDE_KEY, SANDBOX_STRIPE_KEY
 from tests.invoicing.conftest import books  # noqa: F401 - a fixture
 from tests.support.house import PATIENCE, House, open_house
 
@@ -80,5 +80,4 @@ async def desk(
             "TALLYSTICK_SUMMARIES_SETTLE": "0",
         }.items():
             monkeypatch.setenv(name, value)
-        get_settings.cache_clear()
         yield Desk(house)
