@@ -3,7 +3,9 @@
 A steady load of requests, while workers, Temporal and PostgreSQL are killed and Claude and Stripe
 fail in every way that their stand-ins know. It ends with a table; standard output carries that, or
 with `--json` one object, and everything said on the way goes to standard error. The exit code is 0
-only if nothing was lost, billed twice or by half, and every call of Claude is accounted for.
+only if nothing was lost, billed twice or by half, every call of Claude is accounted for, and, in a
+drill of 20 minutes or more, the memory of a worker that was spared stayed flat: its median in the
+last quarter at most 5 % above that in the second (`chaos_parts.memory`).
 """
 
 import asyncio
@@ -69,6 +71,8 @@ def chaos(
             print_judgement(outcome.product, order.repeated())
         if not outcome.product.holds:
             raise TallystickError("the promises do not hold")
+        if not outcome.holds:
+            raise TallystickError("the worker's memory grows")
 
 
 async def _run(order: Order, home: Path) -> Outcome:

@@ -1,11 +1,11 @@
 """What is drilled, and what came of it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from .memory import Memory
 from .mischief import Applied
-from .supervisor import Memory
 from .verdict import Verdict
 
 
@@ -44,14 +44,20 @@ class Outcome:
     settled: float
     """Seconds from the end of the load until nothing was under way any more."""
 
+    @property
+    def holds(self) -> bool:
+        """Tell whether Tallystick kept its promises, and memory where that can be told."""
+        return self.product.holds and (self.memory is None or self.memory.flat is not False)
+
     def as_json(self) -> dict[str, Any]:
         """Return it as one object."""
         return {
+            "holds": self.holds,
             "tallystick": self.product.as_json(),
             "baseline": self.naive and self.naive.as_json(),
             "killed": self.deaths,
             "fell": self.fell,
             "faults": self.applied,
-            "memory_mb": self.memory and asdict(self.memory),
+            "memory_mb": self.memory and self.memory.as_json(),
             "settled_seconds": self.settled,
         }

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .comparison import AT, Totals
+from .memory import ALLOWANCE, JUDGED_FROM, Memory
 from .outcome import Outcome
 from .verdict import PROMISES, Verdict
 
@@ -112,12 +113,21 @@ def print_circumstances(outcome: Outcome) -> None:
             out.print(f"  armed, and never struck: {', '.join(idle)}")
     out.print(f"refused: {_times(outcome.product.refused) or 'none'}")
     out.print(f"settled {outcome.settled:g} seconds after the load")
-    if (memory := outcome.memory) is not None:
-        course = ", ".join(f"{each:.0f}" for each in memory.course)
-        out.print(
-            f"memory of the worker that was spared, over time: {course} MB; "
-            f"first quarter {memory.first:.0f}, last {memory.last:.0f}"
-        )
+    if outcome.memory is not None:
+        print_memory(outcome.memory)
+
+
+def print_memory(memory: Memory) -> None:
+    """Print what the spared worker held over time, and whether that is flat."""
+    course = ", ".join(f"{each:.0f}" for each in memory.course)
+    quarters = ", ".join(f"{each:.0f}" for each in memory.quarters)
+    judged = {
+        True: "flat",
+        False: f"[red]not flat: over {ALLOWANCE:.0%}[/]",
+        None: f"not judged before {JUDGED_FROM / 60:g} minutes, since a worker first fills caches",
+    }[memory.flat]
+    out.print(f"memory of the worker that was spared, in MB: {course}")
+    out.print(f"  by quarters {quarters}; the last is {memory.growth:+.1%} to the second: {judged}")
 
 
 def print_judgement(verdict: Verdict, repeat: str) -> None:

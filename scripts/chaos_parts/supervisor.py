@@ -1,41 +1,27 @@
 """Keeps so many processes running: each that ends is started again, as a supervisor would do it.
 
-It samples their memory too. The first process is the one that a drill spares, so what it holds at
-the end of a drill and held at its beginning can be compared; the others begin anew too often.
+It samples memory too: that of the first process, which a drill spares, so that what it holds early
+and late can be compared; the others begin anew too often.
 """
 
 import asyncio
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from itertools import pairwise
-from statistics import median
 
 import psutil
 
 from tallystick.embedded import stop_process
 
+from .memory import Memory, memory
+
 AGAIN_AFTER = 1.0
 """Seconds until a process that ended by itself is started again."""
 GOODBYE = 90.0
 """Seconds for a process to finish what it has in hand when the drill is over."""
-STRETCHES = 10
 SAMPLE_EVERY = 1.0
 """Seconds between two looks at memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Resident memory of the spared process, in MB."""
-
-    first: float
-    """Median of its first quarter."""
-    last: float
-    """Median of its last."""
-    course: Sequence[float]
-    """Medians of ten stretches of equal length."""
 
 
 class Fleet:
@@ -62,16 +48,7 @@ class Fleet:
 
     def memory(self) -> Memory | None:
         """Return what the spared process held; None where it was too short to tell."""
-        samples = [size / 1e6 for size in self._sampled]
-        if len(samples) < STRETCHES:
-            return None
-        quarter, stretch = len(samples) // 4, len(samples) / STRETCHES
-        cuts = [round(stretch * number) for number in range(STRETCHES + 1)]
-        return Memory(
-            round(median(samples[:quarter]), 1),
-            round(median(samples[-quarter:]), 1),
-            [round(median(samples[start:end]), 1) for start, end in pairwise(cuts)],
-        )
+        return memory(self._sampled, SAMPLE_EVERY)
 
     @asynccontextmanager
     async def kept(self) -> AsyncGenerator[None, None]:

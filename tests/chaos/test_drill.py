@@ -71,9 +71,8 @@ async def test_so_it_is_for_five_minutes(seed: str) -> None:
         "item_errored", "item_invalid", "item_expired",
         "cut_results", "truncated_results", "stalled_results",
     }  # fmt: skip
-    memory = shown["memory_mb"]
-    # Much of so short a drill is warming up.
-    assert memory["last"] < 1.3 * memory["first"]
+    # So short a drill is mostly warming up, and says so.
+    assert shown["memory_mb"]["flat"] is None
 
 
 @pytest.mark.long
