@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from textwrap import TextWrapper
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from temporalio.service import RPCError
 
 from tallystick.cli import stuck_actions
 from tallystick.cli.access import in_ledger
-from tallystick.cli.output import JsonFlag, note, print_json, print_rows
+from tallystick.cli.output import JsonFlag, note, out, print_json, print_rows
 from tallystick.errors import UnavailableError
 from tallystick.ledger import operator_actions
 from tallystick.ledger.database import Transaction
@@ -105,14 +106,15 @@ def _show(rows: Sequence[Stuck], now: datetime) -> None:
         ],
     )
     typer.echo()
-    print_rows(
-        ("#", "why, and what can be done"),
-        [
-            line
-            for number, row in enumerate(rows, start=1)
-            for line in ((str(number), row.why), ("", f"-> {row.remedy}"))
-        ],
+    margin = len(str(len(rows))) + 2
+    why = TextWrapper(
+        out.width, subsequent_indent=" " * margin, break_long_words=False, break_on_hyphens=False
     )
+    for number, row in enumerate(rows, start=1):
+        typer.echo(why.fill(f"{number:<{margin}}{row.why}"))
+        for way in row.remedy.split("; "):
+            # Not wrapped: a command that is copied has to be in one piece.
+            typer.echo(f"{'':<{margin}}-> {way}")
 
 
 def _show_actions(done: Sequence[OperatorAction]) -> None:

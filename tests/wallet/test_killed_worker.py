@@ -56,7 +56,11 @@ async def _stop_and_kill(run: Drill, worker: asyncio.subprocess.Process) -> None
     before = await run.stops.set("before-the-record", "record", "before")
     committed = await run.stops.set("behind-the-commit", "record", "committed")
     plain = run.stack.database_url.replace("postgresql+psycopg://", "postgresql://")
-    async with await psycopg.AsyncConnection.connect(plain) as locking:
+    async with (
+        await psycopg.AsyncConnection.connect(plain) as locking,
+        # Within one transaction the activity of others is read once and stays as it was.
+        await psycopg.AsyncConnection.connect(plain, autocommit=True) as watching,
+    ):
         await locking.execute("SELECT * FROM wallets WHERE customer_id = 'crux' FOR UPDATE")
         run.ask("before-the-record", customer="acme")
         run.ask("behind-the-commit", customer="bolt")
@@ -64,7 +68,7 @@ async def _stop_and_kill(run: Drill, worker: asyncio.subprocess.Process) -> None
         await before.reached()
         await committed.reached()
         async with asyncio.timeout(PATIENCE):
-            while not (await (await locking.execute(_WAITS)).fetchone() or [0])[0]:
+            while not (await (await watching.execute(_WAITS)).fetchone() or [0])[0]:
                 await asyncio.sleep(0.02)
         await run.stack.kill_worker(worker)
         await before.lift()
