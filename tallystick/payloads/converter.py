@@ -12,8 +12,6 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import (
     DataConverter,
-    DefaultFailureConverter,
-    DefaultFailureConverterWithEncodedAttributes,
     ExternalStorage,
     StorageDriver,
     StorageDriverActivityInfo,
@@ -22,6 +20,7 @@ from temporalio.converter import (
 
 from tallystick.contracts import FETCH_PAYLOAD_PART
 from tallystick.payloads.codec import PayloadEncryption
+from tallystick.payloads.failures import BoundedFailureConverter, SealedFailureConverter
 from tallystick.payloads.keys import Keyring
 from tallystick.payloads.parts import PartedStorage
 from tallystick.payloads.worker_storage import WorkerStorage
@@ -40,9 +39,7 @@ def data_converter(keys: Keyring, storage: ExternalStorage | None = None) -> Dat
     return replace(
         pydantic_data_converter,
         payload_codec=PayloadEncryption(keys),
-        failure_converter_class=(
-            DefaultFailureConverterWithEncodedAttributes if keys else DefaultFailureConverter
-        ),
+        failure_converter_class=SealedFailureConverter if keys else BoundedFailureConverter,
         external_storage=storage,
     )
 
