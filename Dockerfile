@@ -7,7 +7,7 @@ COPY tallystick tallystick
 COPY workflows workflows
 COPY activities activities
 COPY workers workers
-RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt .
+RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt '.[otel]'
 
 RUN useradd --create-home --uid 10001 tallystick
 USER tallystick

@@ -8,6 +8,7 @@ is half real is worse than none. Errors name the variable and the remedy.
 import re
 from collections.abc import Sequence
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -145,6 +146,9 @@ class Settings(BaseSettings):
     """Where it answers `/health` and `/ready`; unset, it does not."""
     monitor_host: str = "127.0.0.1"
     """The address that both listen on; they ask nobody who he is."""
+    tracing: bool = False
+    """Whether traces are sent, to where OpenTelemetry's own variables say; needs the extra `otel`.
+    Not switched on by those, which whoever embeds us may have set for himself."""
 
     tolerance_tokens: Annotated[int, Field(ge=0)] = 100
     """A discrepancy of more tokens than that is told to the operators at once."""
@@ -197,6 +201,16 @@ class Settings(BaseSettings):
     def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
             raise ValueError("must be 16 or more letters, digits and . _ ~ -: it goes into URLs")
+        return value
+
+    @field_validator("tracing")
+    @classmethod
+    def _can_trace(cls, value: bool) -> bool:
+        if value:
+            try:
+                _ = import_module("opentelemetry.exporter.otlp.proto.http")
+            except ModuleNotFoundError:
+                raise ValueError("needs what `pip install 'tallystick[otel]'` brings") from None
         return value
 
     @property

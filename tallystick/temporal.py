@@ -11,7 +11,7 @@ from temporalio.api.operatorservice.v1 import (
     AddSearchAttributesRequest,
     ListSearchAttributesRequest,
 )
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
@@ -56,15 +56,21 @@ async def connect_temporal(address: str | None = None, *, keys: Keyring | None =
 
     Raises:
         UnavailableError: when no server answers; the message names the setting.
-        SettingsError: when the keys cannot be read.
+        SettingsError: when a setting cannot be read.
     """
-    keys = get_settings().keyring if keys is None else keys
+    settings = get_settings()
+    keys = settings.keyring if keys is None else keys
     config = ClientConfig.load_client_connect_config()
     target = address or config.get("target_host") or _running_dev() or DEFAULT_ADDRESS
     config["target_host"] = target
     try:
         client = await asyncio.wait_for(
-            Client.connect(**config, data_converter=data_converter(keys)), CONNECT_PATIENCE
+            Client.connect(
+                **config,
+                data_converter=data_converter(keys),
+                interceptors=[_tracing()] if settings.tracing else [],
+            ),
+            CONNECT_PATIENCE,
         )
     except (RPCError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         raise UnavailableError(
@@ -101,6 +107,12 @@ async def ensure_search_attributes(client: Client) -> list[str]:
             f"{', '.join(SEARCH_ATTRIBUTES)} as Keyword in namespace {client.namespace!r}"
         ) from error
     return missing
+
+
+def _tracing() -> Interceptor:
+    from tallystick.tracing import interceptor  # of an extra that few install
+
+    return interceptor()
 
 
 def _running_dev() -> str | None:

@@ -41,6 +41,8 @@ def shown(default: object) -> str:
     """Write a default as the README does."""
     if default is None or default == ():
         return "unset"
+    if isinstance(default, bool):
+        return str(default).lower()
     if isinstance(default, str | PurePath):
         return str(default)
     return f"{default:,}".removesuffix(".0")

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -175,6 +176,15 @@ def test_a_versioned_worker_names_deployment_and_build(read, alone: str) -> None
         _ = read({alone: "a"}).version
     both = {"TALLYSTICK_DEPLOYMENT": "billing", "TALLYSTICK_BUILD_ID": "a"}
     assert read(both).version == ("billing", "a")
+
+
+def test_tracing_without_its_extra_is_refused_with_the_extra_s_name(
+    read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read({"TALLYSTICK_TRACING": "true"}).tracing
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)  # not there
+    with pytest.raises(SettingsError, match=r"^TALLYSTICK_TRACING: .*tallystick\[otel\]"):
+        read({})
 
 
 def test_settings_that_are_printed_or_logged_show_no_key(read) -> None:
