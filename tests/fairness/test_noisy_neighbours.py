@@ -1,10 +1,12 @@
 """One customer's flood and another's single question, on the real server with two calls at a time.
 
-The order of service is read from the ledger: the instants at which calls to Claude began. Places
-are compared and no seconds, so a slow machine proves the same as a quick one.
+The order of service is read from the ledger: the instants at which calls to Claude began. The calls
+in flight are held until the single one is queued behind the flood, so what is compared are places
+in a queue and no seconds: a slow machine proves the same as a quick one.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from sqlalchemy import select
 from sqlmodel import col
 from temporalio.client import Client as TemporalClient
 from temporalio.common import Priority
+from temporalio.service import RPCError
 
 from tallystick.contracts import CLAUDE_REQUEST, TASK_QUEUE, request_workflow_id
 from tallystick.ledger import customers
@@ -20,9 +23,9 @@ from tests.support.house import PATIENCE, House, open_house
 
 AT_ONCE = 2
 """Calls to Claude at a time, as `TALLYSTICK_CLAUDE_CONCURRENCY` limits them here."""
-OVERTAKING = 10
-"""Calls of the flood that may still begin before the single one: those that were handed to a worker
-already, and one turn of each of the queue's partitions."""
+OVERTAKING = 2 * AT_ONCE
+"""Calls of the flood that may still begin before the single one: those that take the slots as they
+become free, before the server has looked at what came last."""
 
 
 @pytest.mark.parametrize(
@@ -38,11 +41,14 @@ async def test_a_single_request_overtakes_another_customers_flood(
             await customers.add(
                 tx, Customer(customer_id="quiet", name="quiet", plan="pass-through")
             )
-        await house.claude.post("latency", {"seconds": 0.1})
+        held = await house.claude.hold(match="flood", times=AT_ONCE)
         await _pour(house, flood)
         await _begun(house, AT_ONCE)
         before = await _order_of_service(house)
-        await house.ask("the-only-one", customer_id="quiet")
+        single = asyncio.create_task(house.ask("the-only-one", customer_id="quiet"))
+        await _queued(house, "the-only-one", "quiet")
+        await house.claude.release(held)
+        await single
         order = await _order_of_service(house)
 
     print("order of service:", " ".join(order[: order.index("quiet") + 5]))
@@ -84,6 +90,18 @@ def _request(request_id: str) -> dict[str, Any]:
 async def _begun(house: House, calls: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while len(await _order_of_service(house)) < calls:
+            await asyncio.sleep(0.05)
+
+
+async def _queued(house: House, request_id: str, customer_id: str) -> None:
+    """Wait until the request has its call in the queue."""
+    handle = house.temporal.get_workflow_handle(request_workflow_id(customer_id, request_id))
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with suppress(RPCError):  # not started yet
+                pending = (await handle.describe()).raw_description.pending_activities
+                if any(each.activity_type.name == "call_claude" for each in pending):
+                    return
             await asyncio.sleep(0.05)
 
 
