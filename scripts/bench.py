@@ -1,4 +1,4 @@
-"""Benchmarks: `scripts/bench.py requests|batch|rating|webhooks|cycles|reconcile [--json]`.
+"""Benchmarks: `scripts/bench.py requests|batch|rating|webhooks|cycles|reconcile|scale [--json]`.
 
 Figures are ratios taken in one run on one machine, so they can be compared between machines.
 Nothing here fails on time; what a figure should be is printed beside it. A reconciliation that
@@ -24,27 +24,22 @@ import bench_batch
 import bench_cycles
 import bench_rating
 import bench_reconcile
+import bench_scale
 import bench_webhooks
 from anthropic import AsyncAnthropic
+from bench_load import MODEL, add_customers, body, customer
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 
-from activities.stripe_catalog import create_customer
-from activities.stripe_clients import stripe_client
 from tallystick.client import Client
 from tallystick.contracts import request_workflow_id
 from tallystick.embedded import stop_process
 from tallystick.exiting import end_process
-from tallystick.ledger import customers
-from tallystick.ledger.database import Ledger
-from tallystick.ledger.tables import Customer
 from tallystick.local import LocalStack, local_stack
 from tallystick.settings import SANDBOX_CLAUDE_KEY, Settings
 from tallystick.temporal import connect_temporal, request_attributes
 
-MODEL = "claude-haiku-5-5"
-CUSTOMERS = 5
 Ask = Callable[[str], Awaitable[None]]
 
 
@@ -57,18 +52,6 @@ class Figure:
     aim: str
 
 
-def _body(name: str) -> dict[str, Any]:
-    return {
-        "model": MODEL,
-        "max_tokens": 200,
-        "messages": [{"role": "user", "content": f"<{name}> What is a tally stick? " * 10}],
-    }
-
-
-def _customer(name: str) -> str:
-    return f"bench-{sum(name.encode()) % CUSTOMERS}"
-
-
 class Contest:
     """Our requests and bare ones, on the same servers."""
 
@@ -79,14 +62,14 @@ class Contest:
 
     async def ours(self, name: str) -> None:
         await self._client.messages.create(
-            customer_id=_customer(name), request_id=name, **_body(name)
+            customer_id=customer(name), request_id=name, **body(name)
         )
 
     async def bare(self, name: str) -> None:
         request = {
-            "customer_id": _customer(name),
+            "customer_id": customer(name),
             "request_id": name,
-            "params": _body(name),
+            "params": body(name),
             **self._sample,
         }
         start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
@@ -95,8 +78,8 @@ class Contest:
             id=f"bare/{name}",
             task_queue=bench_bare.QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=request_attributes(_customer(name), MODEL),
-            static_summary=f"{MODEL} for {_customer(name)}",
+            search_attributes=request_attributes(customer(name), MODEL),
+            static_summary=f"{MODEL} for {customer(name)}",
         )
         await self.temporal.execute_update_with_start_workflow(
             "reply", start_workflow_operation=start, id="reply"
@@ -105,7 +88,7 @@ class Contest:
     def workflow_id(self, name: str, kind: str) -> str:
         if kind == "bare":
             return f"bare/{name}"
-        return request_workflow_id(_customer(name), name)
+        return request_workflow_id(customer(name), name)
 
     async def rate(self, kind: str, count: int, concurrency: int) -> tuple[float, list[str]]:
         """Return requests a second until every workflow has ended, and their names."""
@@ -142,7 +125,7 @@ async def bench_requests(count: int, concurrency: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="tallystick-") as home:
         settings = Settings(home=Path(home), database_url=None)
         async with local_stack(settings) as local:
-            await _add_customers(local, settings)
+            await add_customers(local, settings)
             await local.start_worker()
             bare = await asyncio.create_subprocess_exec(
                 sys.executable, str(Path(__file__).parent / "bench_bare.py"), env=local.environment
@@ -202,24 +185,10 @@ async def _measure(
     ]
 
 
-async def _add_customers(local: LocalStack, settings: Settings) -> None:
-    ledger = Ledger(local.database_url, pool_size=1)
-    async with stripe_client(local.endpoints(settings), settings) as stripe:
-        for number in range(CUSTOMERS):
-            name = f"bench-{number}"
-            mapped = await create_customer(stripe, name, name)
-            row = Customer(
-                customer_id=name, name=name, plan="pass-through", stripe_customer_id=mapped
-            )
-            async with ledger.begin() as tx:
-                await customers.add(tx, row)
-    await ledger.close()
-
-
 async def _sample_reply(temporal: TemporalClient) -> dict[str, Any]:
     name = "sample"
     reply = await Client(temporal).messages.create(
-        customer_id="bench-0", request_id=name, **_body(name)
+        customer_id="bench-0", request_id=name, **body(name)
     )
     message = json.loads(reply.to_json())
     message.pop("bill", None)
@@ -231,10 +200,10 @@ async def _stand_in_latency(local: LocalStack, count: int) -> list[float]:
     async with AsyncAnthropic(
         api_key=SANDBOX_CLAUDE_KEY, base_url=local.claude_url, max_retries=0
     ) as claude:
-        await claude.messages.create(**_body("warm"))
+        await claude.messages.create(**body("warm"))
         for _ in range(count):
             began = time.perf_counter()
-            await claude.messages.create(**_body(uuid.uuid4().hex[:10]))
+            await claude.messages.create(**body(uuid.uuid4().hex[:10]))
             taken.append(time.perf_counter() - began)
     return taken
 
@@ -257,7 +226,7 @@ def _say(text: str) -> None:
 def main() -> None:
     """Run one benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    benchmarks = ["requests", "batch", "rating", "webhooks", "cycles", "reconcile"]
+    benchmarks = ["requests", "batch", "rating", "webhooks", "cycles", "reconcile", "scale"]
     parser.add_argument("benchmark", choices=benchmarks)
     parser.add_argument("--requests", type=int, default=1_000)
     parser.add_argument("--items", type=int, default=100_000, help="of the batch job")
@@ -265,6 +234,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000, help="of cycles")
     parser.add_argument("--records", type=int, default=1_000_000, help="of the reconciled day")
     parser.add_argument("--concurrency", type=int, help="100 requests, 4 deliveries or 50 cycles")
+    parser.add_argument("--short", action="store_true", help="scale: only that it works")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.benchmark == "rating":
@@ -283,6 +253,9 @@ def main() -> None:
         figures = [Figure(*each) for each in taken]
     elif arguments.benchmark == "batch":
         figures = [Figure(*each) for each in asyncio.run(bench_batch.bench(arguments.items))]
+    elif arguments.benchmark == "scale":
+        extent = bench_scale.SHORT if arguments.short else bench_scale.Extent()
+        figures = [Figure(*each) for each in asyncio.run(bench_scale.bench(extent))]
     elif arguments.benchmark == "reconcile":
         figures = [Figure(*each) for each in asyncio.run(bench_reconcile.bench(arguments.records))]
     else:
