@@ -74,8 +74,9 @@ class AdmissionActivities:
                 raise _repeated(request, billed)
             customer, agreed = in_good_standing(key.customer_id, standing)
             passed = await self._guard(request, now)
+            keeps_content = standing is not None and standing.keeps_content
             if not _has_rooms(request, customer, agreed):
-                return Admission(warnings=passed.warnings)
+                return Admission(warnings=passed.warnings, keeps_content=keeps_content)
             found = await self._reserve(request, agreed, passed, now)
             if isinstance(found, Refusal) and not passed.counted:
                 # Refused by an upper bound alone: Claude's count of the prompt may still fit.
@@ -84,7 +85,11 @@ class AdmissionActivities:
         except LedgerUnavailableError as error:
             raise failure(LEDGER_UNAVAILABLE, f"the ledger is away: {error}") from error
         if isinstance(found, Fits):
-            return Admission(warnings=(*passed.warnings, *found.warnings), reserved=True)
+            return Admission(
+                warnings=(*passed.warnings, *found.warnings),
+                reserved=True,
+                keeps_content=keeps_content,
+            )
         if isinstance(found, Refusal):
             raise refused(found)
         wait = min(WAIT_FIRST * 2 ** (activity.info().attempt - 1), WAIT_LONGEST)

@@ -204,7 +204,13 @@ class BatchCollectionActivities:
             lost = await batch_shards.any_lost(tx, job.job_id)
         assert standing is not None  # noqa: S101 - admitted before
         assert standing.agreed is not None  # noqa: S101 - plans are append-only
-        billing = Billing(job, standing.agreed, batch.ended_at, doubled=lost)
+        billing = Billing(
+            job,
+            standing.agreed,
+            batch.ended_at,
+            doubled=lost,
+            keeps_content=standing.keeps_content,
+        )
         try:
             await self._read(shard, batch, billing)
         except NotOursError as error:

@@ -3,9 +3,15 @@
 Both are local activities, so both may run again after a lost workflow task: recording is decided
 by the usage record's unique key, and what is abandoned stays so. Prices and charges are worked out
 by `tallystick.pricing` and `tallystick.plans`; this module only carries rows to them and back.
+
+Where a customer's content is kept, what was asked and answered is committed with the usage record:
+a crash leaves both or neither. The prompt comes as an argument for that, and the reply from its
+attempt.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from temporalio import activity
@@ -15,12 +21,23 @@ from activities.reply_columns import bill_reply
 from tallystick.contracts import RecordedUsage, RecordOrder, RequestKey
 from tallystick.errors import LEDGER_UNAVAILABLE
 from tallystick.insight import ConversationSoFar, Turn, warnings_for
-from tallystick.ledger import attempts, prepaid, reservations, terms, turns, usage
+from tallystick.ledger import attempts, contents, prepaid, reservations, terms, turns, usage
+from tallystick.ledger.contents import Content
 from tallystick.ledger.database import Ledger, LedgerUnavailableError, Transaction
+from tallystick.ledger.prepaid import Burnt
 from tallystick.ledger.tables import Attempt
 from tallystick.ledger.terms import TermsInForce
 from tallystick.payloads.columns import ColumnSeal
 from tallystick.pricing import rate
+
+
+@dataclass(frozen=True, slots=True)
+class _ToRecord:
+    """A record, by which terms it is charged, and the content that is to be kept with it."""
+
+    new: usage.NewRecord
+    agreed: TermsInForce
+    content: Content | None
 
 
 class LedgerActivities:
@@ -71,24 +88,22 @@ class LedgerActivities:
 
     async def _record(self, order: RecordOrder) -> usage.Recorded:
         # Reads, and then one statement that is the whole transaction. One that also burns credit
-        # has several; the connection is given back before it, so that nobody ever holds two.
+        # or keeps content has several; the connection is given back before it, so that nobody ever
+        # holds two.
         async with self._ledger.each() as tx:
             found = await self._look(tx, order)
             if isinstance(found, usage.Recorded):
                 return found
-            new, agreed = found
-            if agreed.terms.model != "prepaid":
-                return await usage.record(tx, new)
+            if found.agreed.terms.model != "prepaid" and found.content is None:
+                return await usage.record(tx, found.new)
         async with self._ledger.begin() as tx:
-            burnt = await prepaid.record(tx, new, agreed.terms)
+            burnt = await _record_with_content(tx, found)
         if burnt.news and self._on_news is not None:
             self._on_news(order.key.customer_id)
         return burnt.recorded
 
-    async def _look(
-        self, tx: Transaction, order: RecordOrder
-    ) -> usage.Recorded | tuple[usage.NewRecord, TermsInForce]:
-        """Return what was recorded before, or what is to be recorded and by which terms."""
+    async def _look(self, tx: Transaction, order: RecordOrder) -> usage.Recorded | _ToRecord:
+        """Return what was recorded before, or what is to be recorded."""
         attempt = await attempts.get(tx, order.attempt_id)
         if attempt.reply is None:
             recorded = await usage.recorded(tx, order.key)
@@ -105,7 +120,27 @@ class LedgerActivities:
                 tx, order.key.customer_id, attempt.conversation_id, attempt.finished_at
             )
         reply = self._seal.read_document(attempt.reply)
-        return _new_record(order, attempt, reply, agreed, so_far), agreed
+        content = None
+        if order.params is not None:
+            content = Content(self._sealed(order.params), self._sealed(reply))
+        return _ToRecord(_new_record(order, attempt, reply, agreed, so_far), agreed, content)
+
+    def _sealed(self, said: Mapping[str, Any]) -> str:
+        return self._seal.text(json.dumps(said, separators=(",", ":")))
+
+
+async def _record_with_content(tx: Transaction, found: _ToRecord) -> Burnt:
+    """Write the record, burn what it charges where that is credit, and keep what was said."""
+    key, days = found.new.key, None
+    if found.content is not None:
+        days = await contents.days_held(tx, key.customer_id)
+    if found.agreed.terms.model == "prepaid":
+        burnt = await prepaid.record(tx, found.new, found.agreed.terms)
+    else:
+        burnt = Burnt(await usage.record(tx, found.new), news=False)
+    if found.content is not None and days is not None and burnt.recorded.written:
+        await contents.keep(tx, key, found.content, days)
+    return burnt
 
 
 def _new_record(

@@ -5,6 +5,8 @@ it (`tallystick.payloads.worker_storage`). `sweep_payloads` deletes what no hist
 more, and asks the one who knows: a payload that nobody has needed for as long as Temporal keeps
 closed workflows is deleted when its workflow is unknown there, and else looked at again after as
 long. A workflow that waits for months keeps its payloads, whatever the retention is.
+
+The same step removes the content of requests whose date has come, which asks nobody.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -19,7 +21,7 @@ from activities.failures import failure
 from activities.transactions import transaction
 from tallystick.contracts import PayloadPart
 from tallystick.errors import PAYLOAD_UNREADABLE, TEMPORAL_UNAVAILABLE, PayloadUnreadableError
-from tallystick.ledger import payloads
+from tallystick.ledger import contents, payloads
 from tallystick.ledger.database import Ledger
 from tallystick.payloads.ledger_storage import LedgerStorage
 
@@ -27,6 +29,8 @@ SHORTEST = timedelta(days=1)
 """However short the retention is: a payload is stored before its workflow begins."""
 AT_ONCE = 200
 """Workflows that one run asks for; the next run takes the rest."""
+CONTENTS_AT_ONCE, CONTENTS_A_RUN = 500, 20_000
+"""Requests whose content one transaction removes, and one run: by the minute, 28,800,000 a day."""
 
 
 class PayloadActivities:
@@ -58,7 +62,23 @@ class PayloadActivities:
 
     @activity.defn
     async def sweep_payloads(self) -> int:
-        """Delete payloads of workflows that Temporal has forgotten; returns of how many."""
+        """Delete payloads of workflows that Temporal has forgotten, and old content of requests.
+
+        Returns of how many workflows and requests together.
+        """
+        return await self._remove_old_contents() + await self._forget_payloads()
+
+    async def _remove_old_contents(self) -> int:
+        removed = 0
+        while removed < CONTENTS_A_RUN:
+            async with transaction(self._ledger) as tx:
+                chunk = await contents.remove_old(tx, CONTENTS_AT_ONCE)
+            removed += chunk
+            if chunk < CONTENTS_AT_ONCE:
+                break
+        return removed
+
+    async def _forget_payloads(self) -> int:
         now = datetime.now(UTC)
         before = now - max(await self._retention(), SHORTEST)
         async with transaction(self._ledger) as tx:

@@ -258,11 +258,13 @@ class RequestKey(_Frozen):
 class Admission(_Frozen):
     """What `admit_request` decided: go ahead, with these warnings.
 
-    `reserved` says that room is kept free under the customer's limits, and must be given back.
+    `reserved` says that room is kept free under the customer's limits, and must be given back;
+    `keeps_content`, that what is said in the request is to be kept with its record.
     """
 
     warnings: tuple[str, ...] = ()
     reserved: bool = False
+    keeps_content: bool = False
 
 
 class ServedReply(_Frozen):
@@ -273,10 +275,14 @@ class ServedReply(_Frozen):
 
 
 class RecordOrder(_Frozen):
-    """Input of `record_usage`: bill this attempt, with the warnings that admission gave."""
+    """Input of `record_usage`: bill this attempt, with the warnings that admission gave.
+
+    `params` is the Messages API body where its content is to be kept, else None.
+    """
 
     key: RequestKey
     attempt_id: int
+    params: dict[str, Any] | None = None
     metadata: dict[str, str] | None = None
     warnings: tuple[str, ...] = ()
 

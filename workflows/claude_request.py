@@ -182,6 +182,8 @@ class ClaudeRequestWorkflow:
             attempt_id=served.attempt_id,
             metadata=request.metadata,
             warnings=admission.warnings,
+            # No copy for the history, which has no arguments of local activities.
+            params=request.params if admission.keeps_content else None,
         )
         recorded = await _to_the_end(self._ledger_step("record_usage", order, RecordedUsage))
         self._reply = ClaudeReply(

@@ -2,9 +2,9 @@
 
 Forwards Stripe's events that waited, fetches those that never came, looks which customers have
 passed a share of an allowance or a cap, wakes accounts that have something waiting, and deletes
-large payloads that no workflow can need any more. Each step is repeatable and does nothing where
-there is nothing; one that fails holds up no other, and is tried again by the next run. So no
-retries here: the schedule is the retry.
+large payloads that no workflow can need any more and content whose date has come. Each step is
+repeatable and does nothing where there is nothing; one that fails holds up no other, and is tried
+again by the next run. So no retries here: the schedule is the retry.
 """
 
 from datetime import timedelta

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from tallystick.cli.access import in_ledger
+from tallystick.cli.customer_content import as_facts, in_words
 from tallystick.cli.customer_terms import Id, existing
 from tallystick.cli.cycles import what_next
 from tallystick.cli.output import JsonFlag, print_json, print_rows
@@ -118,6 +119,7 @@ async def _facts(tx: Transaction, customer: str) -> tuple[Customer, dict[str, An
         "balance_usd": from_nano_usd(await wallet.balance(tx, customer, now)) if prepaid else None,
         "account": account and account.model_dump(exclude={"customer_id"}),
         "period": account and await _period(tx, account, now),
+        "content": await as_facts(tx, customer),
         "invoices": [_invoice(each) for each in await reports.invoices(tx, customer)],
         "operator_actions": [
             each.model_dump(exclude={"operator_action_id", "customer_id"})
@@ -174,6 +176,7 @@ def _rows(row: Customer, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "month from", facts["month_from"]
     yield "charged in it $", facts["month_charged_usd"]
     yield "reserved $", facts["reserved_usd"]
+    yield "content", in_words(facts["content"])
     if facts["balance_usd"] is not None:
         yield "balance $", facts["balance_usd"]
     if not facts["account"]:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from tallystick.cli import customer_moves, customer_show, customer_terms
+from tallystick.cli import customer_content, customer_moves, customer_show, customer_terms
 from tallystick.cli.access import in_ledger
 from tallystick.cli.customer_show import COLUMNS, as_dict, cells
 from tallystick.cli.customer_terms import Id, existing, in_force
@@ -31,6 +31,7 @@ _customers = typer.Typer(
 customer_show.register(_customers)
 customer_moves.register(_customers)
 customer_terms.register(_customers)
+customer_content.register(_customers)
 
 Anchor = Annotated[
     str,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tallystick.cli import ledger_content
 from tallystick.cli.access import in_ledger
 from tallystick.cli.customer_terms import existing
 from tallystick.cli.output import JsonFlag, print_json, print_rows
@@ -18,6 +19,7 @@ from tallystick.money import from_nano_usd
 from tallystick.pricing import TOKEN_KINDS
 
 _exports = typer.Typer(help="The ledger's records.", no_args_is_help=True)
+ledger_content.register(_exports)
 
 NOTHING = Decimal(0)
 

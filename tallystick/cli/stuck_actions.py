@@ -6,7 +6,6 @@ what a request to try again, or to end, finds it at, so neither can do harm when
 """
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from tallystick.cli.access import in_ledger, with_ledger
 from tallystick.cli.customer_terms import existing
 from tallystick.cli.metering import deliver
+from tallystick.cli.operators import By, operator
 from tallystick.cli.output import fail, note
 from tallystick.contracts import BillingState, MeterOrder, RequestKey
 from tallystick.errors import UnavailableError
@@ -38,7 +38,6 @@ _PATIENCE = 10.0
 """Seconds that a delivery without a workflow is waited for; it goes on regardless."""
 
 What = Annotated[str, typer.Argument(metavar="WHAT", help="Its name; `tallystick stuck` shows it.")]
-By = Annotated[str, typer.Option("--by", help="Who does it; the user of this terminal if unset.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the operators' journal.")]
 
 
@@ -294,17 +293,10 @@ def _key(subject: Subject) -> RequestKey:
 def _decision(action: operator_actions.Action, subject: Subject, by: str, reason: str) -> Decision:
     has_customer = subject.kind in ("request", "cycle", "meter", "usage")
     return Decision(
-        by=by or _user(),
+        by=operator(by),
         action=action,
         subject=subject.name,
         customer_id=subject.parts[0] if has_customer else None,
         reason=reason.strip() or None,
         at=datetime.now(UTC),
     )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"  # a container may run under a number that has no name

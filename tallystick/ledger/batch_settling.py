@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col
 
 from tallystick.contracts import RequestKey
-from tallystick.ledger import accounts, batch_shards, batches, outbox, prepaid
+from tallystick.ledger import accounts, batch_shards, batches, contents, outbox, prepaid
 from tallystick.ledger.batch_tables import BatchJob, BatchShard, ItemOutcome
 from tallystick.ledger.copying import copying
 from tallystick.ledger.database import Transaction
@@ -84,13 +84,15 @@ class Chunk:
 class Billing:
     """By what all of a batch is billed: one instant, one set of terms.
 
-    `doubled` says that an item may have been served twice, since a create was lost.
+    `doubled` says that an item may have been served twice, since a create was lost; `keeps_content`
+    that what was said is to be kept, if that is still so when a chunk is settled.
     """
 
     job: BatchJob
     agreed: TermsInForce
     ended_at: datetime
     doubled: bool
+    keeps_content: bool = False
 
 
 # --- One statement for the rows -------------------------------------------------------------------
@@ -198,6 +200,22 @@ ORDER BY u.usage_record_id
 """Of the records that this transaction has written: the instant it began is when they were."""
 
 
+_KEEP = text("""
+INSERT INTO request_contents (customer_id, request_id, params, reply, goes_at)
+SELECT u.customer_id, u.request_id, i.params, s.line, now() + make_interval(days => :days)
+FROM settling s
+CROSS JOIN LATERAL (
+    SELECT attempt_id FROM batch_tries
+    WHERE job_id = :job_id AND number = s.number AND shard = :shard
+    LIMIT 1
+) t
+JOIN usage_records u ON u.attempt_id = t.attempt_id
+JOIN batch_items i ON i.job_id = :job_id AND i.number = s.number
+WHERE u.recorded_at = now() AND i.params IS NOT NULL  -- none are left once the job is finished
+""")
+"""Likewise; both texts are moved as they are, sealed or not."""
+
+
 # --- One transaction a chunk ----------------------------------------------------------------------
 async def settle(tx: Transaction, shard: BatchShard, chunk: Chunk, billing: Billing) -> bool:
     """Settle a chunk of the shard's results; returns whether the wallet has news for its cycle.
@@ -205,6 +223,7 @@ async def settle(tx: Transaction, shard: BatchShard, chunk: Chunk, billing: Bill
     Repeating it does nothing, and the cursor moves only on from where it stands.
     """
     job, agreed = billing.job, billing.agreed
+    days = await contents.days_held(tx, job.customer_id) if billing.keeps_content else None
     # Whoever records takes the account first, everywhere; of a prepaid customer, for itself.
     prepaying = agreed.terms.model == "prepaid"
     account = await accounts.lock(tx, job.customer_id) if prepaying else None
@@ -221,8 +240,10 @@ async def settle(tx: Transaction, shard: BatchShard, chunk: Chunk, billing: Bill
     parameters = _parameters(shard, billing, billed_at, chunk_id)
     done = (await tx.execute(_SETTLE, parameters)).one()
     news = False
+    of_shard = {"job_id": shard.job_id, "shard": shard.shard}
+    if days is not None:
+        await tx.execute(_KEEP, {**of_shard, "days": days})
     if account is not None and done.records:
-        of_shard = {"job_id": shard.job_id, "shard": shard.shard}
         charges = [(row[0], row[1]) for row in await tx.execute(_CHARGES, of_shard)]
         news = await prepaid.burn_batch(
             tx, account, charges, agreed.terms, billed_at, used_at=billing.ended_at

@@ -1,4 +1,4 @@
-"""The operators' journal: every retry, correction and skip, who did it and why.
+"""The operators' journal: what was retried, corrected, skipped, read or erased, by whom and why.
 
 A row is committed together with what it tells where that is in the ledger, so neither is there
 without the other. What only Temporal can do is entered before it is asked for, so that nothing is
@@ -16,12 +16,12 @@ from sqlmodel import col
 from tallystick.ledger.database import Transaction, entity
 from tallystick.ledger.operator_tables import OperatorAction
 
-Action = Literal["retry", "correct", "skip"]
+Action = Literal["retry", "correct", "skip", "read", "erase"]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What an operator has decided about a thing that waits; a skip has a reason."""
+    """What an operator has decided about a thing that waits or is kept; a skip has a reason."""
 
     by: str
     action: Action

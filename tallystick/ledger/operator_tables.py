@@ -1,4 +1,4 @@
-"""The table of what operators have done about things that waited. Only ever added."""
+"""The table of what operators have done about things that waited or were kept. Only ever added."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from tallystick.ledger.tables import count, instant
 
 
 class OperatorAction(SQLModel, table=True):
-    """One retry, correction or skip: who did it, to what, why, and what came of it.
+    """One thing that an operator did: who did it, to what, why, and what came of it.
 
     `subject` is a name as `tallystick.subjects` makes them. A skip always has a reason.
     """
@@ -21,7 +21,7 @@ class OperatorAction(SQLModel, table=True):
     at: datetime = instant()
     by: str
     action: str
-    """`retry`, `correct` or `skip`."""
+    """`retry`, `correct` or `skip`; `read` or `erase`, of content."""
     subject: str
     customer_id: str | None = None
     reason: str | None = None

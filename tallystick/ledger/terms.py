@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, FromClause, Row, bindparam, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import SQLModel, col
 
-from tallystick.ledger import customers
+from tallystick.ledger import contents, customers
 from tallystick.ledger.account_tables import BillingAccount
 from tallystick.ledger.customers import MOVED
 from tallystick.ledger.database import Transaction, entity
@@ -38,11 +38,13 @@ class TermsInForce:
 class Standing:
     """A customer as it is at an instant, with its plan and status of then.
 
-    `agreed` is None while its plan has no terms.
+    `agreed` is None while its plan has no terms. `keeps_content` says that what is said in its
+    requests is kept.
     """
 
     customer: Customer
     agreed: TermsInForce | None
+    keeps_content: bool = False
 
     @property
     def spend_cap_usd(self) -> Decimal | None:
@@ -66,6 +68,7 @@ def _latest(rows: type[SQLModel], *of: ColumnElement[bool]) -> FromClause:
 
 _PLAN = _latest(Plan, col(Plan.plan) == customers.plan_then())
 _OWN = _latest(CustomerTermsRow, col(CustomerTermsRow.customer_id) == col(Customer.customer_id))
+_CONTENT = contents.terms_then()
 _STANDING = (
     select(
         *customers.columns_then(),
@@ -73,12 +76,14 @@ _STANDING = (
         _PLAN.c.terms.label("plan_terms"),
         _OWN.c.valid_from.label("own_from"),
         _OWN.c.terms.label("own_terms"),
+        _CONTENT.c.days.label("content_days"),
         col(BillingAccount.cancel_at).label("ends_at"),
     )
     .select_from(Customer)
     .outerjoin(MOVED, true())
     .outerjoin(_PLAN, true())
     .outerjoin(_OWN, true())
+    .outerjoin(_CONTENT, true())
     .outerjoin(BillingAccount, col(BillingAccount.customer_id) == col(Customer.customer_id))
 )
 # Built once: every request asks for it twice.
@@ -111,10 +116,12 @@ def _standing(row: Row[*tuple[Any, ...]], at: datetime) -> Standing:
         customer.status = CustomerStatus.SUSPENDED
         customer.status_reason = customers.ended_words(row.ends_at)
         customer.suspended_by = "ended"
+    keeps_content = row.content_days is not None
     if row.plan_from is None:
-        return Standing(customer, None)
+        return Standing(customer, None, keeps_content)
     terms = merged(row.plan_terms, row.own_terms)
-    return Standing(customer, TermsInForce(terms, customer.plan, row.plan_from, row.own_from))
+    agreed = TermsInForce(terms, customer.plan, row.plan_from, row.own_from)
+    return Standing(customer, agreed, keeps_content)
 
 
 def merged(plan_terms: Mapping[str, Any], own_terms: Mapping[str, Any] | None) -> PlanTerms:

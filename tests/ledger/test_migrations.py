@@ -18,6 +18,7 @@ APPEND_ONLY = {
     "usage_records": "reason",
     "plans": "plan",
     "customer_terms": "customer_id",
+    "content_terms": "customer_id",
     "adjustments": "reason",
     "plan_moves": "plan",
     "grants": "source",

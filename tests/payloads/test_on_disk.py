@@ -31,6 +31,7 @@ from tallystick.payloads.columns import ColumnSeal
 from tallystick.payloads.keys import Keyring
 from tallystick.plans.guards import Limits
 from tallystick.submission import start, store
+from tests.contents.stand import keep
 from tests.payloads.stage import CUSTOMER, PATIENCE, Stage, body, new_key, open_stage, places
 from tests.replay.record import HISTORIES
 from workers.plugin import TallystickPlugin
@@ -64,8 +65,18 @@ async def test_with_keys_nothing_is_readable_and_without_everything(stage: Stage
     plain = Markers()
     await _use_everything(stage, plain)
     found = await stage.everything()
-    assert places(found, plain.prompt) == {"temporal", "table payloads", "table batch_items"}
-    assert places(found, plain.reply) == {"temporal", "table attempts", "table batch_results"}
+    assert places(found, plain.prompt) == {
+        "temporal",
+        "table payloads",
+        "table batch_items",
+        "table request_contents",
+    }
+    assert places(found, plain.reply) == {
+        "temporal",
+        "table attempts",
+        "table batch_results",
+        "table request_contents",
+    }
     assert places(found, plain.label) == {"temporal", "table usage_records"}
     assert places(found, plain.error) == {"temporal", "table attempts"}
 
@@ -88,6 +99,7 @@ async def _use_everything(stage: Stage, markers: Markers, *keys: str) -> None:
     stage.claude.text = f"You said it: {markers.reply}"
     worker = await stage.start_worker(*keys)
     client, temporal = await stage.client(*keys), await stage.temporal(*keys)
+    await keep(stage.ledger, CUSTOMER, 30)
     ask = client.messages.create
     asked = body(f"Say {markers.prompt}")
     answer = await ask(
