@@ -33,7 +33,8 @@ def content(
         bool, typer.Option("--off", help="Keep no more; what is kept goes at its date.")
     ] = False,
     erase: Annotated[
-        bool, typer.Option("--erase", help="Remove at once all that is kept; alone or with another.")
+        bool,
+        typer.Option("--erase", help="Remove at once all that is kept; alone or with another."),
     ] = False,
     by: By = "",
     as_json: bool = JsonFlag,
@@ -48,8 +49,8 @@ def content(
         erased = in_ledger(lambda tx: _decide(tx, customer, days, by, off=off, erase=erase))
         if erase:
             note(
-                f"the content of {erased:,} requests is removed; Temporal's histories hold what was "
-                "said until its retention has passed, and batch jobs hold their results"
+                f"the content of {erased:,} requests is removed; Temporal's histories hold what "
+                "was said until its retention has passed, and batch jobs hold their results"
             )
     rows, facts = in_ledger(lambda tx: _shown(tx, customer))
     if as_json:
