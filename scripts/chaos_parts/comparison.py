@@ -20,6 +20,8 @@ from .books import Books, Key, Row, key_of, named, owners
 
 Totals = Mapping[str, Mapping[str, int]]
 """A sum by what is summed up, and by whose record says so: `claude`, `ledger`, `stripe`."""
+NANO_USD = "nano-USD"
+"""What the charge is summed up in, as Stripe counts it."""
 AT = {"claude": "at Claude", "ledger": "in the ledger", "stripe": "at Stripe"}
 
 
@@ -214,7 +216,7 @@ def totals(books: Books) -> Totals:
             }
             for kind in TOKEN_KINDS
         },
-        "nano-USD": {"ledger": charged[CHARGE_METER], "stripe": told[CHARGE_METER]},
+        NANO_USD: {"ledger": charged[CHARGE_METER], "stripe": told[CHARGE_METER]},
     }
 
 

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .comparison import AT, Totals
+from tallystick.money import from_nano_usd
+
+from .comparison import AT, NANO_USD, Totals
 from .memory import ALLOWANCE, JUDGED_FROM, Memory
 from .outcome import Outcome
 from .verdict import PROMISES, Verdict
@@ -22,22 +24,35 @@ LINE_EVERY = 30.0
 """Seconds between two lines where nobody watches a bar."""
 
 ROWS: Sequence[tuple[str, str]] = (
-    ("asked", "asked"),
-    ("answered", "answered"),
-    ("refused, and told why", "refused"),
-    ("billed once", "billed_once"),
-    ("free, as Claude does not charge it", "free"),
-    ("price unknown, parked", "unpriced"),
-    ("billed twice", "billed_twice"),
-    ("lost", "lost"),
-    ("half billed", "half_billed"),
-    ("metered twice", "metered_twice"),
-    ("other differences", "wrong"),
-    ("still under way", "pending"),
+    ("requests asked", "asked"),
+    ("  refused, with a reason", "refused"),
+    ("  answered", "answered"),
+    ("    billed once, and whole", "billed_once"),
+    ("    free, as Claude does not charge it", "free"),
+    ("    parked, as nobody knows its price", "unpriced"),
+    ("  lost: answered to nobody, or not billed", "lost"),
+    ("  half billed: events missing or left over", "half_billed"),
+    ("  billed twice", "billed_twice"),
+    ("  metered twice", "metered_twice"),
+    ("  still under way", "pending"),
+    ("other differences between the records", "wrong"),
     ("calls that Claude served", "calls"),
-    ("  paid again, at our cost", "paid_again"),
-    ("  of these without a trace", "unaccounted"),
-    ("acknowledged by Stripe, then misplaced", "misplaced"),
+    ("  beyond one for a request, at our cost", "paid_again"),
+    ("    of these, in no record of ours", "unaccounted"),
+    ("events that Stripe took, then misplaced", "misplaced"),
+)
+RECORDED = ("free", "unpriced", "pending", "wrong")
+"""Counts that need records of one's own, which the baseline does not have."""
+NOTES = (
+    "Beyond one: a call whose answer was lost on its way is made again, and Claude charges both.",
+    "Misplaced: the stand-in was told to acknowledge these events and then to lose them, to count",
+    "them twice or for somebody else. No sender can know, and reconciliation finds them; all other",
+    "rows take them as acknowledged.",
+)
+BASELINE = (
+    "Baseline: the usual pattern, a call of Claude and then two meter events. It keeps no record,",
+    "so nobody would know of what its column shows. It gives up where Tallystick calls again, so",
+    "it has fewer calls to pay for, and fewer answers.",
 )
 
 
@@ -79,28 +94,43 @@ def print_totals(totals: Totals) -> None:
     for heading in ("Claude served", "ledger charged", "Stripe acknowledged"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, sums in totals.items():
-        known = [f"{sums[side]:,}" if side in sums else "" for side in AT]
-        table.add_row(name, *known, "=" if len(set(sums.values())) == 1 else "[red]differs[/]")
+        title, write = ("USD", _usd) if name == NANO_USD else (name, _whole)
+        known = [write(sums[side]) if side in sums else "" for side in AT]
+        table.add_row(title, *known, "=" if len(set(sums.values())) == 1 else "[red]differs[/]")
     out.print(table)
     out.print()
 
 
+def _whole(value: int) -> str:
+    return f"{value:,}"
+
+
+def _usd(nano: int) -> str:
+    return f"{from_nano_usd(nano):,.9f}"
+
+
 def print_verdicts(product: Verdict, naive: Verdict | None) -> None:
-    """Print both sides, one beside the other."""
+    """Print both sides, one beside the other, and what their rows mean."""
     table = Table(header_style="bold", box=None, padding=(0, 3, 0, 0))
-    table.add_column("requests, and calls for them", no_wrap=True)
-    verdicts = {"Tallystick": product} | ({"baseline": naive} if naive else {})
-    for name in verdicts:
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("Tallystick", justify="right", no_wrap=True)
+    if naive:
+        table.add_column("baseline", justify="right", no_wrap=True)
     for title, name in ROWS:
-        table.add_row(title, *(_cell(name, getattr(each, name)) for each in verdicts.values()))
+        cells = [_cell(name, product)]
+        if naive:
+            cells.append("-" if name in RECORDED else _cell(name, naive))
+        table.add_row(title, *cells)
     out.print(table)
+    for line in (*NOTES, *(BASELINE if naive else ())):
+        out.print(line, style="dim")
+    out.print()
 
 
-def _cell(name: str, value: int | Mapping[str, int]) -> str:
+def _cell(name: str, verdict: Verdict) -> str:
+    value: int | Mapping[str, int] = getattr(verdict, name)
     count = value if isinstance(value, int) else sum(value.values())
-    style = "red" if name in PROMISES and count else ""
-    return f"[{style}]{count:,}[/]" if style else f"{count:,}"
+    return f"[red]{_whole(count)}[/]" if name in PROMISES and count else _whole(count)
 
 
 def print_circumstances(outcome: Outcome) -> None:
