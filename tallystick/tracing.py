@@ -73,7 +73,7 @@ class _Named(ActivityInboundInterceptor):
             raise
         if isinstance(result, ServedReply):
             span.set_attribute("tallystick.attempt_id", result.attempt_id)
-            span.set_attribute("tallystick.message_id", str(result.message.get("id")))
+            span.set_attribute("tallystick.message_id", result.message.get("id", ""))
         return result
 
 

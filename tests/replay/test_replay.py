@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer
+from temporalio.worker import Interceptor, Replayer
 from temporalio.workflow import NondeterminismError
 
 from tallystick.contracts import (
@@ -14,6 +15,7 @@ from tallystick.contracts import (
     RECONCILIATION,
     SWEEP,
 )
+from tallystick.tracing import Tracing
 from tests.replay.paths import WORKFLOWS
 from tests.replay.record import HISTORIES, without_origin
 from workers import plugin
@@ -27,9 +29,12 @@ def _text(workflow: str, path: str) -> str:
     return (HISTORIES / workflow / f"{path}.json").read_text()
 
 
-async def _replay(workflow: str, text: str) -> None:
+async def _replay(workflow: str, text: str, *interceptors: Interceptor) -> None:
     history = WorkflowHistory.from_json(f"{workflow}/replayed", text)
-    await Replayer(workflows=[], plugins=[plugin.TallystickPlugin()]).replay_workflow(history)
+    replayer = Replayer(
+        workflows=[], plugins=[plugin.TallystickPlugin()], interceptors=interceptors
+    )
+    await replayer.replay_workflow(history)
 
 
 def test_every_workflow_of_a_worker_has_paths() -> None:
@@ -45,6 +50,13 @@ def test_every_path_has_a_recording_and_no_other_lies_about() -> None:
 @pytest.mark.parametrize(("workflow", "path"), RECORDED)
 async def test_a_recorded_history_replays(workflow: str, path: str) -> None:
     await _replay(workflow, _text(workflow, path))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+async def test_tracing_may_be_switched_on_while_a_workflow_runs(workflow: str) -> None:
+    tracing = Tracing(TracerProvider(shutdown_on_exit=False).get_tracer("tests"))
+    for path in WORKFLOWS[workflow].PATHS:
+        await _replay(workflow, _text(workflow, path), tracing)
 
 
 @pytest.mark.parametrize(("workflow", "path"), RECORDED)

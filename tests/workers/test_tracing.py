@@ -1,7 +1,7 @@
 """Traces, as a collector gets them from a caller's process and a worker's, over real HTTP."""
 
 import sys
-from asyncio import create_subprocess_exec
+from asyncio import create_subprocess_exec, gather
 from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -85,8 +85,10 @@ async def test_a_request_is_one_trace_with_its_ids_and_without_content(
     worker = await stack.start_worker(ANTHROPIC_API_KEY=KEY, **tracing)
     caller = Shell(stack.stack.home, **{**stack.stack.environment, **tracing})
     prompts = {name: f"{marked(name)} {PROMPT}" for name in ("traced", "refused")}
-    asked = await caller("request", "acme", prompts["traced"], "--id", "traced", "--json")
-    refused = await caller.attempt("request", "acme", prompts["refused"], "--id", "refused")
+    asked, refused = await gather(
+        caller("request", "acme", prompts["traced"], "--id", "traced", "--json"),
+        caller.attempt("request", "acme", prompts["refused"], "--id", "refused"),
+    )
     assert "401" in refused.error
     traced = stack.temporal.get_workflow_handle(request_workflow_id("acme", "traced"))
     await traced.result()
