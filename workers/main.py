@@ -51,12 +51,14 @@ from workers.vitals import watching
 
 log = logging.getLogger("tallystick.worker")
 
-CACHED_WORKFLOWS = 200
-"""Runs whose state one process keeps, the least recently used leaving first. A request costs about
-150 kB with a prompt of 10 kB and several times a larger prompt, and most of those that stay open
-wait for a person or for Stripe: at the SDK's 1,000 an outage would fill a worker with them. One
-that left costs a replay when it goes on: one more call to Temporal, and 20 ms of CPU (measured).
-Requests under way at a process's full rate need about 150, 64 of them at Claude."""
+CACHED_WORKFLOWS = 128
+"""Runs whose state one process keeps, so that it need not replay them; the one that was idle for
+longest leaves first. A process at its full rate has about 115 requests under way: 64 calls of
+Claude (`claude_concurrency`), and 17 a second that wait 3 seconds for Stripe. Whatever else is open
+waits for a person or an outage, and need not be kept: an open request costs 90 kB and twelve times
+its prompt, 1.3 MB with one of 100 kB, while one that has left costs a call to Temporal and 20 ms of
+CPU when it goes on (measured). At the SDK's 1,000 an outage would fill the worker for as long as it
+lasts."""
 
 
 class Role(StrEnum):
