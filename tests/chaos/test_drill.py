@@ -73,6 +73,14 @@ async def test_so_it_is_for_five_minutes(seed: str) -> None:
     }  # fmt: skip
     # So short a drill is mostly warming up, and says so.
     assert shown["memory_mb"]["flat"] is None
+    assert shown["memory_mb"]["growth"] < 0.3
+
+
+@pytest.mark.long
+async def test_for_half_an_hour_memory_stays_flat_too() -> None:
+    shown = await chaos("--minutes", "30", "--seed", "4")
+    must_hold(shown["tallystick"])
+    assert shown["memory_mb"]["flat"] is True
 
 
 @pytest.mark.long
