@@ -17,7 +17,7 @@ from tallystick.local import LocalStack, local_stack
 from tallystick.logs import configure_logging
 from tallystick.schedules import ensure_schedules
 from tallystick.services import DevNote, database
-from tallystick.settings import Settings, get_settings
+from tallystick.settings import Settings, SettingsError, get_settings
 from tallystick.temporal import connect_temporal, ensure_search_attributes
 
 
@@ -71,7 +71,12 @@ def dev(
     ui_port: Annotated[
         int, typer.Option(help="The port of Temporal's Web UI.", min=1, max=65535)
     ] = 8233,
-    workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Worker processes; each further one answers monitors at the next port.", min=1
+        ),
+    ] = 1,
 ) -> None:
     """Run everything on this machine: servers, stand-ins, workers.
 
@@ -89,6 +94,7 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
             f"`tallystick dev` runs already in {settings.home} (process {running.pid}); stop it "
             "or set TALLYSTICK_HOME to another folder"
         )
+    monitored = _monitor_ports(settings, workers)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -96,8 +102,8 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
     async with local_stack(
         settings, temporal_port=port, ui_port=ui_port, temporal_arguments=codec.temporal_arguments
     ) as local:
-        for _ in range(workers):
-            await local.start_worker()
+        for ports in monitored:
+            await local.start_worker(**ports)
         await ensure_schedules(await connect_temporal(local.temporal.address))
         web = None
         if "stripe" in local.sandboxed:
@@ -112,6 +118,29 @@ async def _dev(port: int, ui_port: int, workers: int) -> None:
                 f"a worker ended by itself; its log is {local.home / 'worker.log'}"
             )
         note("stopping")
+
+
+def _monitor_ports(settings: Settings, workers: int) -> Sequence[Mapping[str, str]]:
+    """Return where each worker answers monitors: the first at the ports set, others at the next.
+
+    Raises:
+        SettingsError: when a port would be taken for both.
+    """
+    asked = {
+        "TALLYSTICK_METRICS_PORT": settings.metrics_port,
+        "TALLYSTICK_HEALTH_PORT": settings.health_port,
+    }
+    first = {variable: port for variable, port in asked.items() if port is not None}
+    taken = {port + number for port in first.values() for number in range(workers)}
+    if len(taken) < len(first) * workers:
+        raise SettingsError(
+            f"{' and '.join(first)} must be {workers} or more apart: each of the {workers} workers "
+            "takes the next port after the one before it"
+        )
+    return [
+        {variable: str(port + number) for variable, port in first.items()}
+        for number in range(workers)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from socket import socket
 
 import httpx
@@ -18,7 +18,7 @@ from tallystick.embedded import free_port, postgres_pid
 from tallystick.payloads.converter import data_converter
 from tallystick.payloads.keys import Keyring
 from tallystick.services import POSTGRES_FOLDER
-from tests.cli.shell import SECRET, Shell, told_by, until_said
+from tests.cli.shell import PATIENCE, SECRET, Shell, told_by, until_said
 
 
 async def test_everything_runs_is_found_from_elsewhere_and_stops_with_ctrl_c(shell: Shell) -> None:
@@ -51,12 +51,16 @@ async def test_it_uses_a_database_it_is_given_and_stops_when_told_to(
     shell: Shell, bare_database: str
 ) -> None:
     given = f"{bare_database}&password={SECRET}"
-    async with running(shell, DATABASE_URL=given) as (dev, said):
+    health = two_ports()
+    variables = {"DATABASE_URL": given, "TALLYSTICK_HEALTH_PORT": str(health)}
+    async with running(shell, "--workers", "2", **variables) as (dev, said):
         assert "PostgreSQL  where DATABASE_URL says" in said
         assert SECRET not in said
         assert not (shell.home / POSTGRES_FOLDER).exists()
         family = family_of(dev)
         assert (await shell("customer", "list", "--json", DATABASE_URL=given)).json == []
+        for port in (health, health + 1):  # each worker has one of its own
+            await until_ready(port)
         dev.send_signal(signal.SIGTERM)
         assert (await told_by(dev)).code == 0
         assert still_running(family) == []
@@ -98,16 +102,44 @@ async def test_a_port_that_is_taken_is_named_and_nothing_is_left(shell: Shell, p
     assert not any(shell.home.glob("dev.json"))
 
 
+async def test_workers_that_would_take_each_others_ports_are_refused(shell: Shell) -> None:
+    ports = {"TALLYSTICK_METRICS_PORT": "9464", "TALLYSTICK_HEALTH_PORT": "9465"}
+    told = await shell.attempt("dev", "--workers", "2", **ports)
+    assert told.error.startswith(
+        "TALLYSTICK_METRICS_PORT and TALLYSTICK_HEALTH_PORT must be 2 or more apart: "
+    )
+
+
 @asynccontextmanager
-async def running(shell: Shell, **variables: str) -> AsyncIterator[tuple[Process, str]]:
+async def running(
+    shell: Shell, *options: str, **variables: str
+) -> AsyncIterator[tuple[Process, str]]:
     ports = {"--port": free_port(), "--ui-port": free_port()}
-    dev = await shell.start("dev", *_options(ports), **variables)
+    dev = await shell.start("dev", *options, *_options(ports), **variables)
     try:
         yield dev, await until_said(dev, "Ctrl-C stops everything")
     finally:
         if dev.returncode is None:
             dev.terminate()
             await asyncio.wait_for(dev.wait(), 60)
+
+
+def two_ports() -> int:
+    """Return a free port whose next one is free too."""
+    while True:
+        port = free_port()
+        with closing(socket()) as after, suppress(OSError, OverflowError):
+            after.bind(("127.0.0.1", port + 1))
+            return port
+
+
+async def until_ready(port: int) -> None:
+    async with asyncio.timeout(PATIENCE), httpx.AsyncClient() as http:
+        while True:
+            with suppress(httpx.TransportError):
+                if (await http.get(f"http://127.0.0.1:{port}/ready")).is_success:
+                    return
+            await asyncio.sleep(0.1)
 
 
 def family_of(dev: Process) -> list[psutil.Process]:
