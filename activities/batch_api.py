@@ -16,10 +16,11 @@ from typing import cast
 
 import anthropic
 import httpx2
-from anthropic import AsyncAnthropic, AsyncStream
+from anthropic import AsyncStream
 from pydantic import BaseModel
 
 from activities.claude_api import ClaudeCallError, named_failures
+from activities.claude_clients import claude_client
 from tallystick.errors import BATCH_RESULTS_CUT, BATCH_RESULTS_ELSEWHERE
 
 SILENCE = 60.0
@@ -79,9 +80,7 @@ class BatchApi:
 
     def __init__(self, api_key: str, base_url: str | None, *, timeout: float):
         """Prepare the client; `timeout` is in seconds for one call, but not for a whole file."""
-        self._client = AsyncAnthropic(
-            api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout
-        )
+        self._client = claude_client(api_key, base_url, timeout=timeout)
 
     async def close(self) -> None:
         """Give the connections back."""

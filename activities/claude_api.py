@@ -12,8 +12,9 @@ from typing import Any, cast
 
 import anthropic
 import httpx2
-from anthropic import AsyncAnthropic, AsyncStream
+from anthropic import AsyncStream
 
+from activities.claude_clients import claude_client
 from activities.claude_stream import ReplyAssembler
 from tallystick.errors import CLAUDE_NO_ANSWER, CLAUDE_STREAM_BROKEN, Failure, classify_claude
 
@@ -65,9 +66,7 @@ class ClaudeApi:
 
     def __init__(self, api_key: str, base_url: str | None, *, timeout: float):
         """Prepare the client; `timeout` is in seconds for one whole call."""
-        self._client = AsyncAnthropic(
-            api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout
-        )
+        self._client = claude_client(api_key, base_url, timeout=timeout)
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
-from anthropic import AsyncAnthropic, omit
+from anthropic import omit
 from anthropic.pagination import AsyncReportPageCursor
 from anthropic.types.beta.organization.analytics import (
     BetaAnalyticsCostItem,
@@ -23,6 +23,7 @@ from anthropic.types.beta.organization.analytics import (
 )
 
 from activities.claude_api import ClaudeCallError, named_failures
+from activities.claude_clients import claude_client
 from tallystick.errors import CLAUDE_FORBIDDEN, REPORT_CUT, REPORT_FORBIDDEN, REPORT_UNREADABLE
 from tallystick.money import EXACT, usd
 from tallystick.pricing import TokenCounts, TokenKind
@@ -56,9 +57,7 @@ class ClaudeReports:
 
     def __init__(self, admin_key: str, base_url: str | None, *, timeout: float):
         """Prepare the client; `timeout` is in seconds for one page."""
-        self._client = AsyncAnthropic(
-            api_key=admin_key, base_url=base_url, max_retries=0, timeout=timeout
-        )
+        self._client = claude_client(admin_key, base_url, timeout=timeout)
 
     async def close(self) -> None:
         """Give the connections back."""
