@@ -205,12 +205,16 @@ def results(
 ) -> None:
     """Write what came of each request: JSONL, or one text file per document.
 
-    Whatever has no reply is listed by its document's name.
+    Whatever has no reply is listed by its document's name. Results can be fetched for 29 days after
+    the job has ended.
     """
 
     async def write(ledger: Ledger) -> tuple[BatchProgress, int]:
         progress = await _progress(ledger, job)
         async with ledger.begin() as tx:
+            row = await batches.existing(tx, job)
+            if row.results_gone_at is not None:
+                fail(f"JOB: the results of {job!r} are gone since {row.results_gone_at:%Y-%m-%d}")
             found = opened(batches.results(tx, job), ColumnSeal(get_settings().keyring))
             if out is not None and out.suffix.lower() not in (".jsonl", ".json"):
                 return progress, await write_folder(found, out)

@@ -11,7 +11,7 @@ from tallystick.cli.customer_terms import Id, existing
 from tallystick.cli.operators import By, operator
 from tallystick.cli.output import JsonFlag, fail, note, print_json, print_rows
 from tallystick.contracts import cycle_workflow_id
-from tallystick.ledger import contents, operator_actions
+from tallystick.ledger import batch_results, contents, operator_actions
 from tallystick.ledger.content_tables import ContentTerms
 from tallystick.ledger.contents import MAX_DAYS
 from tallystick.ledger.database import Transaction
@@ -34,7 +34,9 @@ def content(
     ] = False,
     erase: Annotated[
         bool,
-        typer.Option("--erase", help="Remove at once all that is kept; alone or with another."),
+        typer.Option(
+            "--erase", help="Remove at once all that is kept, and the results of batch jobs."
+        ),
     ] = False,
     by: By = "",
     as_json: bool = JsonFlag,
@@ -49,8 +51,8 @@ def content(
         erased = in_ledger(lambda tx: _decide(tx, customer, days, by, off=off, erase=erase))
         if erase:
             note(
-                f"the content of {erased:,} requests is removed; Temporal's histories hold what "
-                "was said until its retention has passed, and batch jobs hold their results"
+                f"requests whose content is removed: {erased:,}; what is under way, and Temporal's "
+                "histories until its retention has passed, hold what was said"
             )
     rows, facts = in_ledger(lambda tx: _shown(tx, customer))
     if as_json:
@@ -79,7 +81,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
     words = "not kept" if facts["days"] is None else f"kept for {facts['days']:,} days"
     if facts["requests"]:
         last = facts["last_goes_at"].astimezone(UTC)
-        words += f"; that of {facts['requests']:,} requests is, the last until {last:%Y-%m-%d}"
+        words += f"; requests kept: {facts['requests']:,}, the last until {last:%Y-%m-%d}"
     return words
 
 
@@ -90,6 +92,7 @@ async def _decide(
     if days is None and not off:  # erased alone: kept as before
         rows = await contents.decisions(tx, customer)
         days = rows[-1].days if rows else None
+    fetched = await batch_results.erase(tx, customer) if erase else 0
     erased = await contents.decide(tx, customer, days, erase=erase)
     if erase:
         decision = Decision(
@@ -100,7 +103,8 @@ async def _decide(
             reason=None,
             at=datetime.now(UTC),
         )
-        await operator_actions.enter(tx, decision, f"content of {erased:,} requests removed")
+        words = f"content removed of requests: {erased:,}; results of batch jobs: {fetched:,}"
+        await operator_actions.enter(tx, decision, words)
     return erased
 
 

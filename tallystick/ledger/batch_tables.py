@@ -44,6 +44,10 @@ UNFINISHED_SHARDS = "state IN ('planned', 'sent', 'running', 'ended')"
 """Shards that something is still to be done about, as the condition of a partial index."""
 
 
+UNEMPTIED_JOBS = "finished_at IS NOT NULL AND results_gone_at IS NULL"
+"""Jobs that have ended and whose results still say what was said, likewise."""
+
+
 class ItemOutcome(StrEnum):
     """The last word on an item."""
 
@@ -61,7 +65,10 @@ class BatchJob(SQLModel, table=True):
     """
 
     __tablename__ = "batch_jobs"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (Index("ix_batch_jobs_customer", "customer_id", "created_at"),)
+    __table_args__ = (
+        Index("ix_batch_jobs_customer", "customer_id", "created_at"),
+        Index("ix_batch_jobs_results", "finished_at", postgresql_where=text(UNEMPTIED_JOBS)),
+    )
 
     job_id: str = Field(primary_key=True)
     customer_id: str = Field(foreign_key="customers.customer_id")
@@ -79,6 +86,8 @@ class BatchJob(SQLModel, table=True):
     cancelled_at: datetime | None = instant(default=None)
     """When somebody asked for it to be cancelled."""
     finished_at: datetime | None = instant(default=None)
+    results_gone_at: datetime | None = instant(default=None)
+    """When what was said was taken from its results (`ledger.batch_results`)."""
 
 
 class BatchItem(SQLModel, table=True):
@@ -170,7 +179,10 @@ class BatchTry(SQLModel, table=True):
 
 
 class BatchResult(SQLModel, table=True):
-    """The last word on an item: the line of the provider's results as it came, if there was one."""
+    """The last word on an item: the line of the provider's results as it came, if there was one.
+
+    The line is taken away a while after the job has finished.
+    """
 
     __tablename__ = "batch_results"  # pyright: ignore[reportAssignmentType]
 
