@@ -14,6 +14,7 @@ import stripe
 from pydantic import SecretStr
 from stripe import StripeClient
 
+from activities.stripe_pace import PacedHTTPXClient
 from tallystick.errors import Failure, TallystickError, classify_stripe
 from tallystick.settings import Settings
 
@@ -31,11 +32,22 @@ class StripeAddress(Protocol):
 
 @asynccontextmanager
 async def stripe_client(
-    where: StripeAddress, settings: Settings
+    where: StripeAddress, settings: Settings, database_url: str | None = None
 ) -> AsyncGenerator[StripeClient, None]:
-    """Yield a client for this event loop; its connections end with the context."""
+    """Yield a client for this event loop; its connections end with the context.
+
+    Args:
+        where: Stripe's address and key.
+        settings: timeout, and calls a second.
+        database_url: the ledger's database, by which calls keep the pace that the settings ask for;
+            without it they go at once, as a person's few calls may that set an account up.
+    """
     addresses = {"api": where.stripe_api_base, "meter_events": where.stripe_meter_events_base}
-    http = stripe.HTTPXClient(timeout=settings.stripe_timeout)
+    timeout, per_second = settings.stripe_timeout, settings.stripe_rps
+    if per_second is not None and database_url is not None:
+        http = PacedHTTPXClient(database_url, per_second, timeout=timeout)
+    else:
+        http = stripe.HTTPXClient(timeout=timeout)
     client = StripeClient(
         where.stripe_api_key.get_secret_value(),
         base_addresses=cast("Any", {name: url for name, url in addresses.items() if url}),

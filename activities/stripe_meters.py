@@ -72,11 +72,11 @@ class MeterTransport(Protocol):
 
 @asynccontextmanager
 async def meter_transport(
-    where: StripeAddress, settings: Settings
+    where: StripeAddress, settings: Settings, database_url: str | None = None
 ) -> AsyncGenerator[MeterTransport, None]:
-    """Yield the transport that the settings and the kind of key ask for."""
+    """Yield the transport that the settings and the kind of key ask for (`stripe_client`)."""
     key = where.stripe_api_key.get_secret_value()
-    async with stripe_client(where, settings) as client:
+    async with stripe_client(where, settings, database_url) as client:
         singly = EventTransport(client)
         streams = wants_stream(settings.stripe_transport, key)
         yield StreamTransport(client, singly) if streams else singly

@@ -29,6 +29,7 @@ _Count = Annotated[int, Field(gt=0)]
 LogFormat = Literal["text", "json"]
 _Port = Annotated[int, Field(gt=0, le=65_535)]
 _Usd = Annotated[Decimal, Field(gt=0)]
+_Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Wait = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
@@ -99,8 +100,12 @@ class Settings(BaseSettings):
     """The longest one Claude call may take."""
     claude_concurrency: _Count = 64
     """Claude calls in flight in one worker process."""
-    claude_rpm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Claude calls a minute over all workers; unset leaves the pace to Claude's own 429s."""
+    claude_rpm: _Rate | None = None
+    """Claude calls a minute over all workers; unset leaves the pace to Claude's own 429s.
+
+    They keep its limits of tokens a minute in any case: what a call will read and write is known
+    when it is over, so a limit before it could only guess, and would hold back what Claude takes.
+    A 429 is waited out as long as it says, and its request loses nothing but that time."""
     ledger_concurrency: _Count = 32
     """Database connections of one process at the most."""
 
@@ -118,6 +123,13 @@ class Settings(BaseSettings):
     """The meter event stream, or single meter events; auto takes the stream for live keys."""
     stripe_timeout: _Seconds = 30
     """The longest one Stripe call may take."""
+    stripe_rps: _Rate | None = None
+    """Calls to Stripe a second, of whatever kind, over all workers and web processes; unset leaves
+    the pace to Stripe's own 429s, which lose nothing either.
+
+    Unset because the number is the account's own: 25 in a sandbox and 100 live, less what else uses
+    the account (facts on Stripe, 'Meters'). One number is enough for all of Stripe's limits: a call
+    of the stream carries up to 100 events, so 100 calls are the 10,000 events that it takes."""
     meter_linger: _Wait = 2.0
     """How long meter events wait for company before a call that is not full goes out."""
     meter_concurrency: _Count = 1_000

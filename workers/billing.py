@@ -46,7 +46,7 @@ async def billing_activities(
 ) -> AsyncGenerator[list[Activity], None]:
     """Yield the activities of accounts, on clients that close with the context."""
     async with (
-        stripe_client(where, settings) as stripe,
+        stripe_client(where, settings, ledger.url) as stripe,
         notifier(settings.notice_url, settings.notice_secret) as receiver,
     ):
         accounts = AccountActivities(ledger)

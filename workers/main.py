@@ -176,9 +176,9 @@ async def working(
                 )
             )
         if Role.REQUESTS in roles:
-            await _want_meters(where, settings)
+            await _want_meters(where, settings, database_url)
             transport = CountedMeters(
-                await stack.enter_async_context(meter_transport(where, settings))
+                await stack.enter_async_context(meter_transport(where, settings, database_url))
             )
             metering = MeteringActivities(ledger, transport, linger=settings.meter_linger)
             stack.push_async_callback(metering.drain)
@@ -238,13 +238,13 @@ async def working(
             await asyncio.gather(*(worker.shutdown() for worker in workers))
 
 
-async def _want_meters(where: Endpoints, settings: Settings) -> None:
+async def _want_meters(where: Endpoints, settings: Settings, database_url: str) -> None:
     """Refuse to start while Stripe lacks a meter; an unreachable Stripe holds nobody up.
 
     Stripe takes events for a meter it does not have, answers 200 and drops them later.
     """
     try:
-        async with stripe_client(where, settings) as client:
+        async with stripe_client(where, settings, database_url) as client:
             missing = await missing_meters(client)
     except TallystickError as error:
         log.warning("whether Stripe has our meters is not known: %s", error)

@@ -28,7 +28,7 @@ async def reconciling(
     """Yield the activities of reconciliations."""
     settles = timedelta(seconds=settings.summaries_settle)
     async with AsyncExitStack() as stack:
-        stripe = await stack.enter_async_context(stripe_client(where, settings))
+        stripe = await stack.enter_async_context(stripe_client(where, settings, ledger.url))
         reports = None
         if where.anthropic_admin_key is not None:
             key = where.anthropic_admin_key.get_secret_value()

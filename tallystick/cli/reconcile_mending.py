@@ -71,8 +71,8 @@ async def _apply(ledger: Ledger, number: int, *, dry_run: bool) -> "AppliedRepai
         await existing_difference(tx, number)
     async with (
         endpoints(settings) as where,
-        stripe_client(where, settings) as stripe,
-        meter_transport(where, settings) as transport,
+        stripe_client(where, settings, ledger.url) as stripe,
+        meter_transport(where, settings, ledger.url) as transport,
     ):
         repairs = Repairs(ledger, stripe, transport)
         return await repairs.apply(number, by="operator", dry_run=dry_run, now=datetime.now(UTC))

@@ -248,7 +248,10 @@ def _with_parked_events(work: "Callable[[ParkedEvents], Awaitable[str]]") -> str
     async def do(ledger: Ledger) -> str:
         settings = get_settings()
         settles = timedelta(seconds=settings.summaries_settle)
-        async with endpoints(settings) as where, stripe_client(where, settings) as stripe:
+        async with (
+            endpoints(settings) as where,
+            stripe_client(where, settings, ledger.url) as stripe,
+        ):
             return await work(ParkedEvents(ledger, MeterSummaries(stripe), settles=settles))
 
     try:

@@ -53,7 +53,7 @@ async def run_web(settings: Settings, *, host: str, port: int) -> None:
         await asyncio.to_thread(require_current, url)
         ledger = Ledger(url, pool_size=settings.ledger_concurrency)
         stack.push_async_callback(ledger.close)
-        stripe = await stack.enter_async_context(stripe_client(where, settings))
+        stripe = await stack.enter_async_context(stripe_client(where, settings, url))
         forwarder = BackgroundForwarder(
             EventForwarder(ledger, stripe, utc_now),
             lambda: connect_temporal(settings.temporal_address),

@@ -126,6 +126,8 @@ def test_half_set_keys_are_refused_with_both_remedies(read, environment, missing
         ("TALLYSTICK_CLAUDE_RPM", "fast"),
         ("TALLYSTICK_CLAUDE_RPM", "0"),
         ("TALLYSTICK_CLAUDE_CONCURRENCY", "0"),
+        ("TALLYSTICK_STRIPE_RPS", "-1"),
+        ("TALLYSTICK_STRIPE_RPS", "inf"),
         ("TALLYSTICK_LEDGER_CONCURRENCY", "many"),
         ("TALLYSTICK_METER_CONCURRENCY", "1.5"),
         ("TALLYSTICK_MAX_INPUT_TOKENS", "-1"),

@@ -12,6 +12,7 @@ import tallystick.ledger.account_tables  # pyright: ignore[reportUnusedImport]
 import tallystick.ledger.batch_tables  # pyright: ignore[reportUnusedImport]
 import tallystick.ledger.content_tables  # pyright: ignore[reportUnusedImport]
 import tallystick.ledger.operator_tables  # pyright: ignore[reportUnusedImport]
+import tallystick.ledger.pace  # pyright: ignore[reportUnusedImport]
 import tallystick.ledger.payload_tables  # pyright: ignore[reportUnusedImport]
 import tallystick.ledger.reconciliation_tables  # noqa: F401  # pyright: ignore[reportUnusedImport]
 

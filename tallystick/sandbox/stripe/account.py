@@ -6,7 +6,8 @@ change here. Everything happens on one event loop and between two awaits, so no 
 
 import asyncio
 import secrets
-from collections import Counter, defaultdict
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,9 @@ from tallystick.sandbox.stripe.dunning import Dunning
 from tallystick.sandbox.stripe.journal import Journal
 from tallystick.sandbox.stripe.timeline import Timeline
 from tallystick.sandbox.stripe.wire import Obj, Refusal
+
+ARRIVALS_KEPT = 10_000
+"""Calls whose instants are remembered."""
 
 
 class Account:
@@ -35,12 +39,19 @@ class Account:
         """Stream tokens, each with the instant it expires."""
         self.calls: Counter[str] = Counter()
         """HTTP calls by method and path template."""
+        self.arrivals: deque[tuple[float, str]] = deque(maxlen=ARRIVALS_KEPT)
+        """The newest of them, each with when it came in real Unix seconds."""
         self.dunning = Dunning()
         """How failed payments are tried again."""
         self.on_event: list[Callable[[Obj | None, Obj], None]] = []
         """Who is told of a new event, if it is a v1 one, and of its thin twin."""
         self._tables: defaultdict[str, dict[str, Obj]] = defaultdict(dict)
         self._busy: set[tuple[str, str]] = set()
+
+    def arrived(self, call: str) -> None:
+        """Note an HTTP call, by its method and path template."""
+        self.calls[call] += 1
+        self.arrivals.append((time.time(), call))
 
     def now(self) -> int:
         """Return the time in whole seconds, as Stripe's objects carry it."""

@@ -88,7 +88,7 @@ class _Gates:
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         body = await request.body()
         seen = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
-        self._account.calls[f"{endpoint.method} {endpoint.path}"] += 1
+        self._account.arrived(f"{endpoint.method} {endpoint.path}")
         fault = self._faults.pick(seen, lambda fault: fault.fits(endpoint.path))
         match fault:
             case faults.Slow():
@@ -182,7 +182,7 @@ def _refused(refusal: Refusal, endpoint: Endpoint) -> Answer:
 def _unknown(account: Account, version: str) -> Route:
     async def answer(request: Request) -> Response:
         path = f"{request.method} {request.url.path}"
-        account.calls[path] += 1
+        account.arrived(path)
         refusal = Refusal(404, f"Unrecognized request URL ({path}).")
         body = refusal.body(v2=version == "v2")
         return Response(json.dumps(body), 404, media_type="application/json")

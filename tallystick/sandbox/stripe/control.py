@@ -38,8 +38,8 @@ class UsageOrder(BaseModel):
 
 
 def journal_routes(account: Account) -> list[Route]:
-    """`journal?after=N&limit=M` (entries numbered above N), `totals`, `error_reports`, and
-    `meter_usage`, which enters events that count whatever their age, duplicates too."""
+    """`journal?after=N&limit=M` (entries numbered above N), `totals`, `arrivals`, `error_reports`,
+    and `meter_usage`, which enters events that count whatever their age, duplicates too."""
 
     async def journal(request: Request) -> JSONResponse:
         try:
@@ -53,6 +53,10 @@ def journal_routes(account: Account) -> list[Route]:
 
     async def totals(_: Request) -> JSONResponse:
         return JSONResponse({**account.journal.totals(), "calls": dict(account.calls)})
+
+    async def arrivals(_: Request) -> JSONResponse:
+        kept = [{"at": at, "call": call} for at, call in account.arrivals]
+        return JSONResponse({"arrivals": kept})
 
     async def error_reports(_: Request) -> JSONResponse:
         thin = account.table("thin event").values()
@@ -79,5 +83,6 @@ def journal_routes(account: Account) -> list[Route]:
         Route("/_sandbox/meter_usage", meter_usage, methods=["POST"]),
         Route("/_sandbox/journal", journal, methods=["GET"]),
         Route("/_sandbox/totals", totals, methods=["GET"]),
+        Route("/_sandbox/arrivals", arrivals, methods=["GET"]),
         Route("/_sandbox/error_reports", error_reports, methods=["GET"]),
     ]
