@@ -32,7 +32,8 @@ SHORTEST = timedelta(days=1)
 AT_ONCE = 200
 """Workflows that one run asks for; the next run takes the rest."""
 CONTENTS_AT_ONCE, CONTENTS_A_RUN = 2_000, 20_000
-"""Requests whose content one transaction removes, and one run: by the minute, 28,800,000 a day."""
+"""Requests whose content one transaction removes, and one run: by the minute, 28,800,000 a day. Of
+batch jobs a transaction takes one, whose end takes its prompts away in one as well."""
 
 
 class PayloadActivities:
@@ -68,15 +69,15 @@ class PayloadActivities:
 
         Returns of how many workflows and requests together.
         """
-        kept = await self._remove_old(contents.remove_old)
+        kept = await self._remove_old(lambda tx: contents.remove_old(tx, CONTENTS_AT_ONCE))
         results = await self._remove_old(batch_results.remove_old)
         return kept + results + await self._forget_payloads()
 
-    async def _remove_old(self, some: Callable[[Transaction, int], Awaitable[int]]) -> int:
+    async def _remove_old(self, some: Callable[[Transaction], Awaitable[int]]) -> int:
         removed = 0
         while removed < CONTENTS_A_RUN:
             async with transaction(self._ledger) as tx:
-                chunk = await some(tx, CONTENTS_AT_ONCE)
+                chunk = await some(tx)
             if not chunk:
                 break
             removed += chunk

@@ -14,34 +14,10 @@ from tallystick.ledger.database import Transaction
 KEPT = timedelta(days=29)
 """From the end of a job on (facts on Claude, 'Batches')."""
 
-# In the order of the key, so that what was emptied before is passed over in one go.
-_EMPTY_SOME = text("""
-WITH job AS (
-    SELECT job_id FROM batch_jobs
-    WHERE finished_at <= now() - :kept AND results_gone_at IS NULL
-    ORDER BY finished_at
-    LIMIT 1
-    FOR UPDATE SKIP LOCKED
-), emptied AS (
-    UPDATE batch_results r SET line = NULL
-    FROM (
-        SELECT b.job_id, b.number FROM batch_results b JOIN job USING (job_id)
-        WHERE b.line IS NOT NULL
-        ORDER BY b.number
-        LIMIT :most
-    ) old
-    WHERE r.job_id = old.job_id AND r.number = old.number
-    RETURNING r.number
-), done AS (
-    UPDATE batch_jobs SET results_gone_at = now()
-    WHERE job_id IN (SELECT job_id FROM job) AND (SELECT count(*) FROM emptied) < :most
-)
-SELECT count(*) FROM emptied
-""")
-_EMPTY_ALL = text("""
+_EMPTY = """
 WITH jobs AS (
     UPDATE batch_jobs SET results_gone_at = now()
-    WHERE customer_id = :customer_id AND finished_at IS NOT NULL AND results_gone_at IS NULL
+    WHERE finished_at IS NOT NULL AND results_gone_at IS NULL AND {which}
     RETURNING job_id
 ), emptied AS (
     UPDATE batch_results r SET line = NULL FROM jobs
@@ -49,16 +25,24 @@ WITH jobs AS (
     RETURNING r.number
 )
 SELECT count(*) FROM emptied
-""")
+"""
+_EMPTY_OLDEST = text(
+    _EMPTY.format(
+        which="""job_id = (
+        SELECT job_id FROM batch_jobs
+        WHERE finished_at <= now() - :kept AND results_gone_at IS NULL
+        ORDER BY finished_at
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    )"""
+    )
+)
+_EMPTY_ALL = text(_EMPTY.format(which="customer_id = :customer_id"))
 
 
-async def remove_old(tx: Transaction, limit: int) -> int:
-    """Take what was said from results of one job that ended long ago; returns from how many.
-
-    At the most from `limit`. Fewer were the last of the job, and there may be another.
-    """
-    statement = {"kept": KEPT, "most": limit}
-    return (await tx.execute(_EMPTY_SOME, statement)).scalar_one()
+async def remove_old(tx: Transaction) -> int:
+    """Take what was said from the results of one job that ended long ago; returns from how many."""
+    return (await tx.execute(_EMPTY_OLDEST, {"kept": KEPT})).scalar_one()
 
 
 async def erase(tx: Transaction, customer_id: str) -> int:

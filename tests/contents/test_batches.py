@@ -2,12 +2,10 @@
 
 from datetime import timedelta
 
-import pytest
 from sqlalchemy import update
 from temporalio.client import Client as TemporalClient
 from temporalio.testing import ActivityEnvironment
 
-from activities import payloads
 from activities.payloads import PayloadActivities
 from tallystick.contracts import RequestKey
 from tallystick.ledger import batch_results
@@ -41,9 +39,8 @@ async def test_items_are_kept_where_it_is_switched_on(
 
 
 async def test_results_go_a_while_after_their_job_has_ended_or_at_once_when_erased(
-    temporal: TemporalClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+    temporal: TemporalClient, database_url: str
 ) -> None:
-    monkeypatch.setattr(payloads, "CONTENTS_AT_ONCE", 2)
     async with open_jobs(temporal, database_url, "fetched") as jobs:
         ledger = jobs.house.ledger
         sweep = PayloadActivities(ledger, temporal).sweep_payloads
