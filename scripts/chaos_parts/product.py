@@ -50,6 +50,7 @@ class Product:
         self.stand_ins = stand_ins
         self.fleet = Fleet(self._start_worker, workers)
         self.servers_down: set[str] = set()
+        self._turns = {name: asyncio.Lock() for name in ("Temporal", "PostgreSQL")}
         self._local, self._temporal = local, temporal
         self._messages = Client(temporal).messages
 
@@ -68,20 +69,25 @@ class Product:
         return Heard(message_id=reply.id)
 
     async def die(self, death: Death) -> None:
-        """Kill what the schedule says, and start it again."""
+        """Kill what the schedule says, and start it again.
+
+        A server that is not back yet from its last death dies when it is: what starts it would
+        fail otherwise, and with it the drill.
+        """
         if death.victim == "worker":
             self.fleet.kill(death.slot)
             return
-        self.servers_down.add(death.victim)
-        if death.victim == "Temporal":
-            await self._local.kill_temporal()
-            await asyncio.sleep(death.down)
-            await self._local.restart_temporal()
-        else:
-            await self._local.kill_postgres()
-            await asyncio.sleep(death.down)
-            await self._local.restart_postgres()
-        self.servers_down.remove(death.victim)
+        async with self._turns[death.victim]:
+            self.servers_down.add(death.victim)
+            if death.victim == "Temporal":
+                await self._local.kill_temporal()
+                await asyncio.sleep(death.down)
+                await self._local.restart_temporal()
+            else:
+                await self._local.kill_postgres()
+                await asyncio.sleep(death.down)
+                await self._local.restart_postgres()
+            self.servers_down.remove(death.victim)
 
     async def running(self) -> dict[Key, bool]:
         """Return the requests that are under way, and of each whether it waits for a person."""
