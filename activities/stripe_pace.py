@@ -2,9 +2,9 @@
 
 One activity may make one call to Stripe or hundreds, and shares calls with others, so a limit on
 activities would limit nothing; the pace is kept where the SDK sends. Each call first takes a turn
-in the ledger's database (`ledger.pace`) and waits for it. A client's calls stand in line for that:
-it has one turn taken at a time, so clients get turns by turns, many waiting meter events hold up no
-invoice, and a call that is given up while it waits costs nobody a turn.
+in the ledger's database (`ledger.pace`) and waits for it. A client's calls stand in line, and only
+the first of them takes a turn. So clients come one after another, many waiting meter events hold up
+no invoice, and a call that is given up in the line costs nobody a turn.
 
 Waiting is all that a limit does: what waits is an open activity, or behind one, in Temporal. Turns
 need the database, and without it no call is made: to the caller that is a Stripe out of reach.
