@@ -51,14 +51,14 @@ from workers.vitals import watching
 
 log = logging.getLogger("tallystick.worker")
 
-CACHED_WORKFLOWS = 128
-"""Runs whose state one process keeps, so that it need not replay them; the one that was idle for
-longest leaves first. A process at its full rate has about 115 requests under way: 64 calls of
-Claude (`claude_concurrency`), and 17 a second that wait 3 seconds for Stripe. What else it would
-keep waits for a person or an outage, or was finished by another worker, of which it never hears:
-with the SDK's 1,000 its memory grows for hours. A run that is kept costs 90 kB and twelve times its
-prompt, 1.3 MB with one of 100 kB; a run that has left costs a call to Temporal and 20 ms of CPU
-when it goes on (measured)."""
+CACHED_RUNS = 128
+"""Runs whose state one process keeps, so that it need not replay them, or twice its Claude calls if
+those are more; the one that was idle for longest leaves first. A process at its full rate has about
+115 requests under way: 64 calls (`claude_concurrency`), and 17 a second that wait 3 seconds for
+Stripe. What else it would keep waits for a person or an outage, or was finished by another worker,
+of which it never hears: with the SDK's 1,000 its memory grows for hours. A run that is kept costs
+90 kB and twelve times its prompt, 1.3 MB with one of 100 kB; a run that has left costs a call to
+Temporal and 20 ms of CPU when it goes on (measured)."""
 
 
 class Role(StrEnum):
@@ -221,7 +221,7 @@ async def working(
                     ],
                     plugins=[TallystickPlugin()],
                     interceptors=[Beating()],
-                    max_cached_workflows=CACHED_WORKFLOWS,
+                    max_cached_workflows=max(CACHED_RUNS, 2 * settings.claude_concurrency),
                     max_concurrent_activities=settings.meter_concurrency,
                     max_concurrent_local_activities=settings.ledger_concurrency,
                     graceful_shutdown_timeout=grace,
