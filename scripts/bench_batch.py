@@ -244,7 +244,7 @@ def decode_and_copy(database_url: str, files: Iterator[Iterator[bytes]]) -> floa
 
 async def stripe_calls(local: LocalStack) -> int:
     """Return how many calls the stand-in for Stripe has had."""
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         totals = (await http.get(f"{local.stripe_url}/_sandbox/totals")).json()
     return sum(totals["calls"].values())
 

@@ -175,7 +175,7 @@ def _steps(history: WorkflowHistory) -> list[tuple[str, float]]:
 async def _calls(local: LocalStack) -> Counter[str]:
     """Return how often each of the stand-ins' calls was made, by service, method and path."""
     counted = Counter[str]()
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         for service, url in (("claude", local.claude_url), ("stripe", local.stripe_url)):
             totals = (await http.get(f"{url}/_sandbox/totals", timeout=PATIENCE)).json()
             for call, count in totals["calls"].items():

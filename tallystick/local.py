@@ -86,7 +86,7 @@ class LocalStack:
                 env={**self.environment, **environment},
             )  # fmt: skip
         self.web = process
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=START_PATIENCE) as http:
             await _until_answering(http, f"{address}/health", process, self.home / "web.log")
             if self.stripe_url is not None:
                 webhook = {

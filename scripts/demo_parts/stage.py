@@ -77,7 +77,7 @@ async def stage(settings: Settings, home: Path) -> AsyncGenerator[Stage, None]:
         await local.start_worker(**(_QUICK if "claude" in local.sandboxed else {}))
         ledger = Ledger(local.database_url, pool_size=4)
         stack.push_async_callback(ledger.close)
-        http = await stack.enter_async_context(httpx.AsyncClient())
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
         temporal = await connect_temporal(local.temporal.address)
         urls = {"claude": local.claude_url, "stripe": local.stripe_url}
         controls = {each: Control(http, urls[each] or "") for each in sorted(local.sandboxed)}

@@ -75,7 +75,7 @@ async def test_with_keys_its_web_ui_is_told_where_payloads_are_decoded(
         said,
     ):
         (ui,) = re.findall(r"Web UI +(http\S+)", said)
-        async with httpx.AsyncClient(headers={"Origin": ui}) as page:
+        async with httpx.AsyncClient(headers={"Origin": ui}, timeout=60) as page:
             settings = (await page.get(f"{ui}/api/v1/settings")).json()
             endpoint = settings["Codec"]["Endpoint"]
             sealed = await data_converter(Keyring.parse([keys])).encode(["a hazel rod"])

@@ -130,7 +130,7 @@ async def test_what_is_wrong_with_one_request_is_that_items_error_and_free():
     async with stand_in(clock=lambda: NOON) as claude:
         good = [{**each, "params": ask(stream=False)} for each in requests(3)]
         bad = [{"custom_id": name, "params": params} for name, params in wrong.items()]
-        async with httpx.AsyncClient(base_url=claude.url, headers=HEADERS) as plain:
+        async with httpx.AsyncClient(base_url=claude.url, headers=HEADERS, timeout=60) as plain:
             # By hand: the SDK would not send an unpaired surrogate, other clients do.
             content = json.dumps({"requests": good + bad})
             made = await plain.post("/v1/messages/batches", content=content)

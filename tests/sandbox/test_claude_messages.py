@@ -179,7 +179,7 @@ async def test_a_request_without_bearer_or_version_is_refused():
     async with stand_in() as claude:
         url = f"{claude.url}/v1/messages"
         bearer = {"authorization": "Bearer k", "anthropic-version": "2026-10-21"}
-        async with httpx.AsyncClient() as plain:
+        async with httpx.AsyncClient(timeout=60) as plain:
             old = await plain.post(
                 url, json=ask(), headers={**bearer, "authorization": "", "x-api-key": "k"}
             )

@@ -237,7 +237,7 @@ async def test_only_keys_for_it_may_read_and_each_call_is_counted():
         with pytest.raises(anthropic.PermissionDeniedError):
             await reports.usage()
         bare = {"authorization": "Bearer sk-ant-analytics-1", "anthropic-version": "2026-10-21"}
-        async with httpx.AsyncClient(base_url=reports.claude.url, headers=bare) as http:
+        async with httpx.AsyncClient(base_url=reports.claude.url, headers=bare, timeout=60) as http:
             assert (await http.get(path)).status_code == 400, "without the beta header"
             beta = {"anthropic-beta": "analytics-usage-cost-2026-08-24"}
             query = {"starting_at": at(-HOUR).isoformat()}

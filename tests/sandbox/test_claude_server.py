@@ -20,7 +20,7 @@ async def test_answers_leave_at_once_because_nagle_is_off():
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    async with serve(app) as url, httpx.AsyncClient() as client:
+    async with serve(app) as url, httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(url)).status_code == 204
     assert seen == [1]
 
@@ -45,7 +45,7 @@ async def test_a_reset_leaves_nothing_in_the_log(caplog):
         connection.reset()
         assert not connection.is_open
 
-    async with serve(app) as url, httpx.AsyncClient() as client:
+    async with serve(app) as url, httpx.AsyncClient(timeout=60) as client:
         with pytest.raises(httpx.ReadError):
             await client.get(url)
     assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []

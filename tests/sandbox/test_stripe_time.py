@@ -66,7 +66,7 @@ async def test_without_being_set_things_fall_due_in_real_time_and_unasked() -> N
             "sk_test_x", base_addresses={"api": url}, http_client=stripe.HTTPXClient()
         )
         order = {"url": ear.url, "secret": "s", "events": ["invoice.finalized"]}
-        async with httpx.AsyncClient(base_url=url) as control:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as control:
             (await control.post("/_sandbox/webhooks", json=order)).raise_for_status()
         customer = await client.v1.customers.create_async({})
         await client.v1.invoices.create_async(

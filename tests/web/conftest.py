@@ -95,7 +95,7 @@ async def open_door(ledger: Ledger) -> AsyncIterator[Door]:
     )
     async with (
         serve(app, host="127.0.0.1", port=0) as url,
-        httpx.AsyncClient(base_url=url) as http,
+        httpx.AsyncClient(base_url=url, timeout=60) as http,
     ):
         yield Door(http, ledger, woken)
     await ledger.close()

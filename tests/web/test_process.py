@@ -37,7 +37,7 @@ async def test_it_takes_webhooks_without_temporal_and_ends_well(
     (url,) = re.findall(r"http://\S+", said)
     body = json.dumps(invoice_event("evt_1"))
     header = WebhookSignature.generate_signature_header(body, SANDBOX_WEBHOOK_SECRET)
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         answer = await http.post(
             "/webhooks/stripe", content=body, headers={"Stripe-Signature": header}
         )

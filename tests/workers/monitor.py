@@ -69,7 +69,7 @@ class Watched:
         return cls(stack, process, metrics, health)
 
     async def metrics(self) -> Metrics:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             return Metrics((await http.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text)
 
     async def until_counted(self, name: str, **labels: str) -> Metrics:
