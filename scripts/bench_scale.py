@@ -281,8 +281,8 @@ async def _volume(plant: Plant, name: str, volume: int, seconds: float) -> Figur
 async def _waiting(plant: Plant, extent: Extent, say: Say) -> Figures:
     """Measure fleets, and the slots of the largest in one worker, against the calls alone."""
     figures: Figures = []
-    largest = SLOTS * extent.fleets[-1]
-    for workers, slots in [*((fleet, SLOTS) for fleet in extent.fleets), (1, largest)]:
+    fleets = [*((fleet, SLOTS) for fleet in extent.fleets), (1, SLOTS * extent.fleets[-1])]
+    for workers, slots in dict.fromkeys(fleets):
         name = f"Claude takes {CLAUDE_TAKES:g} s, {workers} x {slots} slots"
         say(name)
         async with plant.working(workers, TALLYSTICK_CLAUDE_CONCURRENCY=slots):

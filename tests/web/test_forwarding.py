@@ -112,8 +112,8 @@ async def test_forwarders_that_meet_tell_of_each_event_once(
     async with post.ledger.begin() as tx:
         await inbox.receive(tx, events, utc_now())
     forwarder = EventForwarder(post.ledger, post.stripe, utc_now)
-    counts = await asyncio.gather(*(forwarder.forward(temporal) for _ in range(4)))
-    assert sum(counts) == len(events)
+    # Beside them the web process's own, which looks once after it has started.
+    await asyncio.gather(*(forwarder.forward(temporal) for _ in range(4)))
     await post.settled()  # until then signals may wait for the cycle to take them in
     told = await _told(temporal, "acme")
     assert sorted(told) == sorted(event.event_id for event in events)
