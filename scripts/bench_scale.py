@@ -52,7 +52,7 @@ SLOTS = 8
 """Calls in flight of one worker in the second question: few enough that slots are what is full."""
 CONCURRENCY = 100
 """Requests open at a time where Claude answers at once."""
-_WARM_UP = 20
+_WARM_UP = 10
 _PARTS = ("workers", "Temporal", "PostgreSQL", "stand-ins", "application")
 _RUNNING = f"WorkflowType = '{CLAUDE_REQUEST}' AND ExecutionStatus = 'Running'"
 
@@ -204,7 +204,7 @@ class Extent:
     seconds: float = 60
     """That each of the volumes is asked for."""
     rounds: int = 8
-    """How often each slot is filled where Claude takes its time."""
+    """How often each slot is filled where Claude takes its time; 0 leaves that question out."""
     requests: int = 800
     """Where it answers at once, for each number of workers."""
     linger: float = 30
@@ -215,7 +215,7 @@ class Extent:
     """Requests a day."""
 
 
-SHORT = Extent(seconds=1, rounds=1, requests=12, linger=0, fleets=(1,), volumes=(100_000,))
+SHORT = Extent(seconds=1, rounds=0, requests=12, linger=0, fleets=(1,), volumes=(100_000,))
 """Shows that it works, and no more."""
 
 
@@ -240,7 +240,7 @@ async def bench(extent: Extent) -> Figures:
                 return [
                     ("cores of this machine", os.cpu_count() or 0, "-"),
                     *await _volumes(plant, extent, say),
-                    *await _waiting(plant, extent, say),
+                    *(await _waiting(plant, extent, say) if extent.rounds else []),
                     *await _computing(plant, extent, say),
                 ]
 
@@ -281,8 +281,8 @@ async def _volume(plant: Plant, name: str, volume: int, seconds: float) -> Figur
 async def _waiting(plant: Plant, extent: Extent, say: Say) -> Figures:
     """Measure fleets, and the slots of the largest in one worker, against the calls alone."""
     figures: Figures = []
-    fleets = [*((fleet, SLOTS) for fleet in extent.fleets), (1, SLOTS * extent.fleets[-1])]
-    for workers, slots in dict.fromkeys(fleets):
+    largest = SLOTS * extent.fleets[-1]
+    for workers, slots in [*((fleet, SLOTS) for fleet in extent.fleets), (1, largest)]:
         name = f"Claude takes {CLAUDE_TAKES:g} s, {workers} x {slots} slots"
         say(name)
         async with plant.working(workers, TALLYSTICK_CLAUDE_CONCURRENCY=slots):

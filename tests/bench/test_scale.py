@@ -7,11 +7,10 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench.py"
 BUSY = "100,000 a day"
-WAITING = "Claude takes 2 s, 1 x 8 slots"
 AT_ONCE = "Claude answers at once, 1 workers"
 
 
-async def test_volumes_slots_and_cores_are_measured_on_the_requests_asked_for() -> None:
+async def test_volumes_and_cores_are_measured_on_the_requests_asked_for() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(SCRIPT), "scale", "--short", "--json", stdout=asyncio.subprocess.PIPE
     )
@@ -23,7 +22,6 @@ async def test_volumes_slots_and_cores_are_measured_on_the_requests_asked_for() 
     with_company = figures[f"{BUSY}: calls to Stripe per 1,000 requests"]
     alone = figures[f"{BUSY}, events linger 0 s: calls to Stripe per 1,000 requests"]
     assert 0 < with_company < alone
-    assert 0 < figures[f"{WAITING}: of what the slots allow"] <= 1
     assert figures[f"{AT_ONCE}: of one worker's"] == 1
     for part in ("workers", "Temporal", "PostgreSQL", "stand-ins", "application"):
         assert figures[f"{AT_ONCE}: CPU ms a request, {part}"] > 0
