@@ -185,35 +185,33 @@ FROM (
 ).bindparams(bindparam("caller_metadata", type_=JSONB(none_as_null=True)))
 
 
-_CHARGES = text("""
-SELECT u.usage_record_id, u.charge_nano_usd
+_WRITTEN = """
 FROM settling s
 CROSS JOIN LATERAL (
     SELECT attempt_id FROM batch_tries
     WHERE job_id = :job_id AND number = s.number AND shard = :shard
     LIMIT 1
 ) t
-JOIN usage_records u ON u.attempt_id = t.attempt_id
-WHERE u.recorded_at = now() AND u.charge_nano_usd > 0
+JOIN usage_records u ON u.attempt_id = t.attempt_id AND u.recorded_at = now()
+"""
+"""The records that this transaction has written: the instant it began is when they were."""
+
+_CHARGES = text(f"""
+SELECT u.usage_record_id, u.charge_nano_usd
+{_WRITTEN}
+WHERE u.charge_nano_usd > 0
 ORDER BY u.usage_record_id
 """)
-"""Of the records that this transaction has written: the instant it began is when they were."""
 
 
-_KEEP = text("""
+_KEEP = text(f"""
 INSERT INTO request_contents (customer_id, request_id, params, reply, goes_at)
 SELECT u.customer_id, u.request_id, i.params, s.line, now() + make_interval(days => :days)
-FROM settling s
-CROSS JOIN LATERAL (
-    SELECT attempt_id FROM batch_tries
-    WHERE job_id = :job_id AND number = s.number AND shard = :shard
-    LIMIT 1
-) t
-JOIN usage_records u ON u.attempt_id = t.attempt_id
+{_WRITTEN}
 JOIN batch_items i ON i.job_id = :job_id AND i.number = s.number
-WHERE u.recorded_at = now() AND i.params IS NOT NULL  -- none are left once the job is finished
+WHERE i.params IS NOT NULL  -- none are left once the job is finished
 """)
-"""Likewise; both texts are moved as they are, sealed or not."""
+"""Both texts are moved as they are, sealed or not."""
 
 
 # --- One transaction a chunk ----------------------------------------------------------------------
