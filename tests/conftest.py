@@ -25,7 +25,10 @@ from tallystick.temporal import connect_temporal
 
 _numbers = itertools.count(1)
 
-LONGEST = ("cycles", "crash", "chaos", "requests", "cli", "guards", "demo")
+LONGEST = (
+    "cycles", "crash", "chaos", "requests", "cli", "guards", "demo", "reconciliation", "batches",
+    "workers", "bench", "fairness", "payloads", "wallet",
+)  # fmt: skip
 """Folders that take the most time: begun first, none of them is what all wait for in the end."""
 
 ROOM = 2**31
