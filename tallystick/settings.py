@@ -1,4 +1,4 @@
-"""Every setting, read once, here and nowhere else.
+"""Every setting, read from the environment here and nowhere else.
 
 With no keys the sandbox stands in and says so; with both keys the real services are used (or
 whatever answers at the base addresses); one key without the other is refused, because a bill that

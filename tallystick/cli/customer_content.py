@@ -92,9 +92,9 @@ async def _decide(
     if days is None and not off:  # erased alone: kept as before
         rows = await contents.decisions(tx, customer)
         days = rows[-1].days if rows else None
-    fetched = await batch_results.erase(tx, customer) if erase else 0
-    erased = await contents.decide(tx, customer, days, erase=erase)
+    erased = await contents.decide(tx, customer, days, erase=erase)  # locks first, as all who keep
     if erase:
+        fetched = await batch_results.erase(tx, customer)
         decision = Decision(
             by=operator(by),
             action="erase",

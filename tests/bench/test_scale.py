@@ -25,4 +25,3 @@ async def test_volumes_and_cores_are_measured_on_the_requests_asked_for() -> Non
     assert figures[f"{AT_ONCE}: of one worker's"] == 1
     for part in ("workers", "Temporal", "PostgreSQL", "stand-ins", "application"):
         assert figures[f"{AT_ONCE}: CPU ms a request, {part}"] > 0
-    assert figures["Temporal: kB a request"] >= 0
